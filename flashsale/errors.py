@@ -1,0 +1,91 @@
+"""What can go wrong, and what the caller does about it.
+
+::
+
+    FlashsaleError
+    ├── SettingsError          stop; the operator corrects the environment   (exit 2)
+    ├── EventRefused           dead-letter the event with its reason
+    ├── StoreError             the database; ``sqlstate`` says what it answered
+    │   ├── EventFault         isolate the event, then dead-letter it
+    │   ├── TransientFault     keep the batch and try again after a backoff
+    │   ├── SystemFault        stop consuming, probe, resume by itself       (exit 4)
+    │   └── UnclassifiedFault  try again; alone and still failing: dead-letter
+    └── BrokerError            RabbitMQ
+        ├── BrokerUnavailable  reconnect with backoff                        (exit 3)
+        ├── BrokerMisconfigured  stop; the operator corrects the broker      (exit 3)
+        └── PublishUnconfirmed nothing may be taken for published: publish again
+
+Messages of these errors are safe to print: they carry no credentials and no values of rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class FlashsaleError(Exception):
+    """The root of every error that flashsale raises on purpose."""
+
+
+class SettingsError(FlashsaleError):
+    """The environment is wrong. ``problems`` holds every problem found, one line each."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(self.problems))
+
+
+class EventRefused(FlashsaleError):
+    """An event that can never become an order.
+
+    ``reason`` is a stable code for machines; the text is for people and holds no part of the body.
+    """
+
+    def __init__(self, reason: str, explanation: str) -> None:
+        self.reason = reason
+        self.explanation = explanation
+        super().__init__(f"{reason}: {explanation}")
+
+
+class StoreError(FlashsaleError):
+    """The database did not do what it was asked. ``sqlstate`` is None where it gave no code."""
+
+    def __init__(self, message: str, *, sqlstate: str | None = None) -> None:
+        self.sqlstate = sqlstate
+        super().__init__(f"{message} (SQLSTATE {sqlstate})" if sqlstate else message)
+
+
+class EventFault(StoreError):
+    """A value or a reference in the statement is wrong: one of its events is at fault."""
+
+
+class TransientFault(StoreError):
+    """The transaction had bad luck (deadlock, timeout, lost reply); the same again may succeed."""
+
+
+class SystemFault(StoreError):
+    """The database cannot take any order now (unreachable, full, read-only, not migrated)."""
+
+
+class UnclassifiedFault(StoreError):
+    """An error that fits none of the other classes; nothing is concluded from it."""
+
+
+class BrokerError(FlashsaleError):
+    """RabbitMQ did not do what it was asked."""
+
+
+class BrokerUnavailable(BrokerError):
+    """RabbitMQ cannot be reached, or the connection to it was lost."""
+
+
+class BrokerMisconfigured(BrokerError):
+    """A queue is missing or may not be used; waiting will not mend it."""
+
+
+class PublishUnconfirmed(BrokerError):
+    """RabbitMQ did not confirm ``count`` messages in time; they may or may not have arrived."""
+
+    def __init__(self, message: str, *, count: int) -> None:
+        self.count = count
+        super().__init__(message)

@@ -1,0 +1,199 @@
+"""The settings: read once from the environment, checked as a whole, frozen, passed in.
+
+Nothing below the entry points reads the environment. README.md lists every variable; the table
+:data:`TUNABLES` is where names, units and bounds of the ``FLASHSALE_*`` ones are kept.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+from flashsale.errors import SettingsError
+from flashsale.urls import DatabaseAddress, parse_broker_urls, parse_database_url
+
+QueueType = Literal["classic", "quorum"]
+LogFormat = Literal["auto", "console", "json"]
+
+_PREFIX = "FLASHSALE_"
+# What RabbitMQ allows is wider; this is what Dramatiq takes as a queue's name.
+_QUEUE_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9._-]{0,199}")
+# Dramatiq reads these endings as its own delay and dead-letter queues.
+_RESERVED_ENDINGS = (".DQ", ".XQ")
+
+
+def _setting(default: Any, meaning: str, *, low: float | None = None, high: float | None = None) -> Any:
+    return field(default=default, metadata={"meaning": meaning, "low": low, "high": high})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Everything that can be set. Make one with :meth:`from_env`; tests may use the constructor.
+
+    Times are in seconds, sizes in what the name says. Instances are immutable and safe to share.
+    """
+
+    database: DatabaseAddress = field(default_factory=lambda: parse_database_url("sqlite:///flashsale.db"))
+    broker_urls: tuple[str, ...] = ("amqp://guest:guest@localhost:5672",)
+    purchase_queue: str = "purchase"
+    dead_letter_queue: str = "purchase.XQ"
+    purchase_queue_type: QueueType = "classic"
+
+    batch_size: int = _setting(500, "most events in one insert", low=1, high=5_000)
+    batches_in_flight: int = _setting(
+        2, "batches a process works on at once; the rest is collected meanwhile", low=1, high=64
+    )
+    prefetch: int = _setting(
+        2_000, "most unacknowledged events a process holds", low=1, high=65_535
+    )
+    max_event_bytes: int = _setting(
+        65_536, "larger messages are dead-lettered unread", low=1_024, high=16_777_216
+    )
+    audit_interval_seconds: float = _setting(
+        1.0, "longest time an audit event waits for its flush", low=0.05, high=60
+    )
+    audit_batch_size: int = _setting(
+        100, "this many waiting audit events are flushed at once", low=1, high=10_000
+    )
+    audit_queue_limit: int = _setting(
+        100_000, "most audit events kept in memory while the database is away", low=1_000, high=10_000_000
+    )
+    reconcile_interval_seconds: float = _setting(
+        60.0, "time between two searches for orders without an audit event", low=1, high=3_600
+    )
+    retry_min_seconds: float = _setting(
+        0.1, "first backoff of a batch that had bad luck", low=0.01, high=60
+    )
+    retry_max_seconds: float = _setting(
+        10.0, "longest backoff of a batch that had bad luck", low=0.1, high=600
+    )
+    breaker_hold_seconds: float = _setting(
+        3.0, "time batches are held in a database outage before they go back to RabbitMQ", low=0, high=300
+    )
+    probe_max_seconds: float = _setting(
+        1.0, "longest time between two probes of an unreachable database", low=0.05, high=60
+    )
+    statement_timeout_seconds: float = _setting(
+        10.0, "longest a statement may run, on the server; a second more on the client", low=0.1, high=600
+    )
+    shutdown_seconds: float = _setting(
+        7.0, "time from SIGTERM until work in progress is abandoned to redelivery", low=0.5, high=600
+    )
+    log_format: LogFormat = _setting("auto", "console, json, or auto: console on a terminal")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = _setting("INFO", "least severe log line")
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str] | None = None) -> Settings:
+        """Read the settings from `env`, the process environment by default.
+
+        Raises:
+            SettingsError: naming every wrong variable, the rule it breaks, and its value where
+                the value cannot hold a secret.
+        """
+        env = os.environ if env is None else env
+        problems: list[str] = []
+        values: dict[str, Any] = {}
+
+        def take(name: str, key: str, convert: Callable[[str], Any]) -> None:
+            raw = env.get(name, "").strip()
+            if not raw:
+                return
+            try:
+                values[key] = convert(raw)
+            except ValueError as problem:
+                problems.append(f"{name}: {problem}")
+
+        take("DATABASE_URL", "database", parse_database_url)
+        take("RABBITMQ_URL", "broker_urls", parse_broker_urls)
+        take("PURCHASE_QUEUE", "purchase_queue", _purchase_queue)
+        take("DEAD_LETTER_QUEUE", "dead_letter_queue", _queue)
+        take("PURCHASE_QUEUE_TYPE", "purchase_queue_type", lambda raw: _choice(raw, get_args(QueueType)))
+        for name, tunable in TUNABLES.items():
+            take(name, tunable.name, _converter(tunable))
+        values.setdefault("dead_letter_queue", f"{values.get('purchase_queue', cls.purchase_queue)}.XQ")
+
+        problems += _unknown_names(env)
+        settings = cls(**values)
+        problems += settings._contradictions()
+        if problems:
+            raise SettingsError(problems)
+        return settings
+
+    def _contradictions(self) -> list[str]:
+        found = []
+        if self.purchase_queue == self.dead_letter_queue:
+            found.append("DEAD_LETTER_QUEUE: must differ from PURCHASE_QUEUE")
+        if self.prefetch < self.batch_size:
+            found.append(
+                f"FLASHSALE_PREFETCH: {self.prefetch} is less than FLASHSALE_BATCH_SIZE"
+                f" ({self.batch_size}), so no batch could fill"
+            )
+        if self.retry_max_seconds < self.retry_min_seconds:
+            found.append("FLASHSALE_RETRY_MAX_SECONDS: must not be less than FLASHSALE_RETRY_MIN_SECONDS")
+        return found
+
+
+def _choice(raw: str, choices: tuple[str, ...]) -> str:
+    if raw not in choices:
+        raise ValueError(f"must be one of {', '.join(choices)}, not {raw!r}")
+    return raw
+
+
+def _queue(raw: str) -> str:
+    if not _QUEUE_NAME.fullmatch(raw):
+        raise ValueError(
+            f"{raw!r} is not a queue name: letters, digits, '.', '_' and '-', not starting with a digit"
+        )
+    return raw
+
+
+def _purchase_queue(raw: str) -> str:
+    if raw.endswith(_RESERVED_ENDINGS):
+        raise ValueError(f"{raw!r} must not end in {' or '.join(_RESERVED_ENDINGS)}")
+    return _queue(raw)
+
+
+def _converter(tunable: dataclasses.Field[Any]) -> Callable[[str], Any]:
+    if isinstance(tunable.default, str):
+        choices = (
+            get_args(LogFormat) if tunable.name == "log_format" else ("DEBUG", "INFO", "WARNING", "ERROR")
+        )
+        return lambda raw: _choice(raw, choices)
+
+    kind: type[int] | type[float] = int if isinstance(tunable.default, int) else float
+    low, high = tunable.metadata["low"], tunable.metadata["high"]
+
+    def convert(raw: str) -> int | float:
+        try:
+            number = kind(raw)
+        except ValueError:
+            wanted = "a whole number" if kind is int else "a number"
+            raise ValueError(f"must be {wanted}, not {raw!r}") from None
+        if not low <= number <= high:  # also false for NaN
+            raise ValueError(f"must be from {low:g} to {high:g}, not {raw!r}")
+        return number
+
+    return convert
+
+
+def _unknown_names(env: Mapping[str, str]) -> list[str]:
+    found = []
+    for name in sorted(env):
+        if name.startswith(_PREFIX) and name not in TUNABLES:
+            close = difflib.get_close_matches(name, TUNABLES, n=1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            found.append(f"{name}: there is no such setting{hint}")
+    return found
+
+
+#: Every ``FLASHSALE_*`` variable by name; its field holds default, meaning and bounds.
+TUNABLES: Mapping[str, dataclasses.Field[Any]] = {
+    _PREFIX + setting.name.upper(): setting
+    for setting in dataclasses.fields(Settings)
+    if "meaning" in setting.metadata
+}
