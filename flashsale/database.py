@@ -1,0 +1,189 @@
+"""The pool of database connections: what each session is set to, how long one may block us.
+
+Two databases are spoken: PostgreSQL, for which the promises are made, and SQLite, for the demo and
+for tests. Which class of failure an error belongs to is told in :mod:`flashsale.faults`.
+"""
+
+from __future__ import annotations
+
+import math
+import select
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import peewee
+import psycopg2
+import psycopg2.extensions
+from playhouse.pool import PooledPostgresqlDatabase, PooledSqliteDatabase
+
+from flashsale.errors import StoreError, SystemFault
+from flashsale.faults import NoAnswer, fault_of
+from flashsale.urls import DatabaseAddress
+
+CONNECT_TIMEOUT_SECONDS = 5.0
+# The server's own timeout should be the one that speaks: it names the statement's fate. The
+# client's comes later, for a server or a network that does not answer at all.
+CLIENT_GRACE_SECONDS = 1.0
+_LOCK_TIMEOUT_SHARE = 0.5
+_DEADLINE_CHECK_SECONDS = 0.25
+
+# https://www.postgresql.org/docs/15/runtime-config-client.html
+_SESSION = {
+    "application_name": "flashsale",
+    # An administrator's default of "off" would silently break "acknowledge only after the write".
+    "synchronous_commit": "on",
+    # Higher levels turn ON CONFLICT DO NOTHING into serialization failures.
+    "default_transaction_isolation": r"read\ committed",
+    "timezone": "UTC",
+}
+
+
+def open_database(
+    address: DatabaseAddress, *, statement_timeout_seconds: float = 10.0
+) -> peewee.Database:
+    """A pooled database that connects on first use, in each thread, inside :func:`session`.
+
+    The pool holds at most ``address.pool_size`` connections; a thread that finds none free waits
+    ``address.pool_timeout_seconds``. Thread-safe. Must not be opened before a fork.
+    """
+    if address.is_postgres:
+        return PostgresDatabase(address, statement_timeout_seconds)
+    database: peewee.Database = PooledSqliteDatabase(
+        address.name,
+        pragmas={"journal_mode": "wal", "foreign_keys": 1, "synchronous": "full"},
+        autoconnect=False,
+        max_connections=address.pool_size,
+        timeout=address.pool_timeout_seconds,  # the wait for a connection, and for the file's lock
+        check_same_thread=False,  # the pool hands a connection from thread to thread, one at a time
+    )
+    return database
+
+
+@contextmanager
+def session(database: peewee.Database) -> Iterator[peewee.Database]:
+    """A connection for the calling thread, with driver errors raised as :class:`StoreError`.
+
+    Statements outside ``database.atomic()`` commit one by one. Nested sessions of a thread share
+    the connection.
+
+    Raises:
+        StoreError: the branch says what to do; see :mod:`flashsale.errors`.
+    """
+    connected = False
+    try:
+        with database.connection_context():
+            connected = True
+            yield database
+    except StoreError:
+        raise
+    except Exception as error:
+        fault = fault_of(error, connected=connected)
+        if fault is None:  # not the database's: a mistake of ours must not pass for an outage
+            raise
+        if isinstance(database, PostgresDatabase) and fault.sqlstate is None:
+            # What broke this connection (a restart, a failover) has broken the idle ones too.
+            database.close_idle()
+        # The driver's own text is cut off here: it quotes values of rows.
+        raise fault from None
+
+
+class _BoundedConnection(psycopg2.extensions.connection):  # type: ignore[misc]
+    """A connection on which no call blocks longer than its database's patience."""
+
+    patience: PostgresDatabase
+
+
+class PostgresDatabase(PooledPostgresqlDatabase):  # type: ignore[misc]
+    """The pool for PostgreSQL. Make one with :func:`open_database`."""
+
+    def __init__(self, address: DatabaseAddress, statement_timeout_seconds: float) -> None:
+        self._statement_timeout_seconds = statement_timeout_seconds
+        self._give_up_at: float | None = None
+        connection_class = type("BoundedConnection", (_BoundedConnection,), {"patience": self})
+        parameters: dict[str, Any] = {
+            "connect_timeout": str(round(CONNECT_TIMEOUT_SECONDS)),
+            "keepalives_idle": "10",
+            "keepalives_interval": "5",
+            "keepalives_count": "3",
+            **address.parameters,
+            "connection_factory": connection_class,
+        }
+        parameters["options"] = " ".join(
+            [parameters.get("options", ""), *self._session_options()]
+        ).strip()
+        # psycopg2 knows one callback for the process. Connections that are not ours wait in it
+        # as long as they like, as they would without it.
+        psycopg2.extensions.set_wait_callback(_wait_within_patience)
+        super().__init__(
+            address.name,
+            autoconnect=False,
+            max_connections=address.pool_size,
+            timeout=address.pool_timeout_seconds,
+            **parameters,
+        )
+
+    def hurry(self, give_up_at: float) -> None:
+        """Let no call wait past `give_up_at` (``time.monotonic()``), also those that wait now."""
+        self._give_up_at = give_up_at
+
+    def deadline(self) -> float:
+        """The ``time.monotonic()`` at which a call that starts now is given up."""
+        patience = time.monotonic() + self._statement_timeout_seconds + CLIENT_GRACE_SECONDS
+        return patience if self._give_up_at is None else min(patience, self._give_up_at)
+
+    def _session_options(self) -> list[str]:
+        timeout = self._statement_timeout_seconds
+        settings = _SESSION | {
+            "statement_timeout": f"{timeout * 1000:.0f}",
+            "lock_timeout": f"{timeout * _LOCK_TIMEOUT_SHARE * 1000:.0f}",
+            "idle_in_transaction_session_timeout": f"{timeout * 1000:.0f}",
+        }
+        return [f"-c {name}={value}" for name, value in settings.items()]
+
+    def _connect(self) -> Any:
+        connection = super()._connect()
+        if not getattr(connection, "checked", False):
+            _refuse_unsafe_server(connection)
+            connection.checked = True
+        return connection
+
+    def _is_closed(self, conn: Any) -> bool:
+        # Not the stock check, which asks the server before each use: a connection that died while
+        # idle shows as one transient failure, and the batch is tried again on a new one.
+        return bool(conn.closed)
+
+
+def _refuse_unsafe_server(connection: Any) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SHOW fsync")
+        (fsync,) = cursor.fetchone()
+    if fsync != "on":
+        connection.close()
+        raise SystemFault(
+            "PostgreSQL runs with fsync=off, so a crash could lose acknowledged orders:"
+            " set fsync=on and reload the server"
+        )
+
+
+def _wait_within_patience(connection: Any) -> None:
+    """Wait for the server as libpq would, up to the connection's deadline.
+
+    Server-side timeouts and TCP keepalives do not end the wait for a server that accepts data and
+    never answers; only the client's own clock does. psycopg2 closes the connection on the error.
+    """
+    patience: PostgresDatabase | None = getattr(connection, "patience", None)
+    until = patience.deadline() if patience else math.inf
+    poller = select.poll()
+    while (state := connection.poll()) != psycopg2.extensions.POLL_OK:
+        reading = state == psycopg2.extensions.POLL_READ
+        poller.register(connection.fileno(), select.POLLIN if reading else select.POLLOUT)
+        if patience is None:
+            poller.poll()
+            continue
+        # Asked again each time, since a shutdown may have brought the deadline forward.
+        remaining = min(until, patience.deadline()) - time.monotonic()
+        if remaining <= 0:
+            raise NoAnswer
+        poller.poll(min(remaining, _DEADLINE_CHECK_SECONDS) * 1000)
