@@ -27,7 +27,9 @@ _QUEUE_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9._-]{0,199}")
 _RESERVED_ENDINGS = (".DQ", ".XQ")
 
 
-def _setting(default: Any, meaning: str, *, low: float | None = None, high: float | None = None) -> Any:
+def _setting(
+    default: Any, meaning: str, *, low: float | None = None, high: float | None = None
+) -> Any:
     return field(default=default, metadata={"meaning": meaning, "low": low, "high": high})
 
 
@@ -38,8 +40,10 @@ class Settings:
     Times are in seconds, sizes in what the name says. Instances are immutable and safe to share.
     """
 
-    database: DatabaseAddress = field(default_factory=lambda: parse_database_url("sqlite:///flashsale.db"))
-    broker_urls: tuple[str, ...] = ("amqp://guest:guest@localhost:5672",)
+    database: DatabaseAddress = field(
+        default_factory=lambda: parse_database_url("sqlite:///flashsale.db")
+    )
+    broker_urls: tuple[str, ...] = field(default=("amqp://guest:guest@localhost:5672",), repr=False)
     purchase_queue: str = "purchase"
     dead_letter_queue: str = "purchase.XQ"
     purchase_queue_type: QueueType = "classic"
@@ -61,7 +65,10 @@ class Settings:
         100, "this many waiting audit events are flushed at once", low=1, high=10_000
     )
     audit_queue_limit: int = _setting(
-        100_000, "most audit events kept in memory while the database is away", low=1_000, high=10_000_000
+        100_000,
+        "most audit events kept in memory while the database is away",
+        low=1_000,
+        high=10_000_000,
     )
     reconcile_interval_seconds: float = _setting(
         60.0, "time between two searches for orders without an audit event", low=1, high=3_600
@@ -73,19 +80,32 @@ class Settings:
         10.0, "longest backoff of a batch that had bad luck", low=0.1, high=600
     )
     breaker_hold_seconds: float = _setting(
-        3.0, "time batches are held in a database outage before they go back to RabbitMQ", low=0, high=300
+        3.0,
+        "time batches are held in a database outage before they go back to RabbitMQ",
+        low=0,
+        high=300,
     )
     probe_max_seconds: float = _setting(
         1.0, "longest time between two probes of an unreachable database", low=0.05, high=60
     )
     statement_timeout_seconds: float = _setting(
-        10.0, "longest a statement may run, on the server; a second more on the client", low=0.1, high=600
+        10.0,
+        "longest a statement may run, on the server; a second more on the client",
+        low=0.1,
+        high=600,
     )
     shutdown_seconds: float = _setting(
-        7.0, "time from SIGTERM until work in progress is abandoned to redelivery", low=0.5, high=600
+        7.0,
+        "time from SIGTERM until work in progress is abandoned to redelivery",
+        low=0.5,
+        high=600,
     )
-    log_format: LogFormat = _setting("auto", "console, json, or auto: console on a terminal")
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = _setting("INFO", "least severe log line")
+    log_format: LogFormat = _setting(  # noqa: RUF009 (it returns a field)
+        "auto", "console, json, or auto: console on a terminal"
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = _setting(
+        "INFO", "least severe log line"
+    )
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] | None = None) -> Settings:
@@ -112,10 +132,16 @@ class Settings:
         take("RABBITMQ_URL", "broker_urls", parse_broker_urls)
         take("PURCHASE_QUEUE", "purchase_queue", _purchase_queue)
         take("DEAD_LETTER_QUEUE", "dead_letter_queue", _queue)
-        take("PURCHASE_QUEUE_TYPE", "purchase_queue_type", lambda raw: _choice(raw, get_args(QueueType)))
+        take(
+            "PURCHASE_QUEUE_TYPE",
+            "purchase_queue_type",
+            lambda raw: _choice(raw, get_args(QueueType)),
+        )
         for name, tunable in TUNABLES.items():
             take(name, tunable.name, _converter(tunable))
-        values.setdefault("dead_letter_queue", f"{values.get('purchase_queue', cls.purchase_queue)}.XQ")
+        values.setdefault(
+            "dead_letter_queue", f"{values.get('purchase_queue', cls.purchase_queue)}.XQ"
+        )
 
         problems += _unknown_names(env)
         settings = cls(**values)
@@ -134,7 +160,9 @@ class Settings:
                 f" ({self.batch_size}), so no batch could fill"
             )
         if self.retry_max_seconds < self.retry_min_seconds:
-            found.append("FLASHSALE_RETRY_MAX_SECONDS: must not be less than FLASHSALE_RETRY_MIN_SECONDS")
+            found.append(
+                "FLASHSALE_RETRY_MAX_SECONDS: must not be less than FLASHSALE_RETRY_MIN_SECONDS"
+            )
         return found
 
 
@@ -147,7 +175,8 @@ def _choice(raw: str, choices: tuple[str, ...]) -> str:
 def _queue(raw: str) -> str:
     if not _QUEUE_NAME.fullmatch(raw):
         raise ValueError(
-            f"{raw!r} is not a queue name: letters, digits, '.', '_' and '-', not starting with a digit"
+            f"{raw!r} is not a queue name: letters, digits, '.', '_' and '-',"
+            " starting with a letter or '_'"
         )
     return raw
 
@@ -161,7 +190,9 @@ def _purchase_queue(raw: str) -> str:
 def _converter(tunable: dataclasses.Field[Any]) -> Callable[[str], Any]:
     if isinstance(tunable.default, str):
         choices = (
-            get_args(LogFormat) if tunable.name == "log_format" else ("DEBUG", "INFO", "WARNING", "ERROR")
+            get_args(LogFormat)
+            if tunable.name == "log_format"
+            else ("DEBUG", "INFO", "WARNING", "ERROR")
         )
         return lambda raw: _choice(raw, choices)
 
@@ -175,18 +206,20 @@ def _converter(tunable: dataclasses.Field[Any]) -> Callable[[str], Any]:
             wanted = "a whole number" if kind is int else "a number"
             raise ValueError(f"must be {wanted}, not {raw!r}") from None
         if not low <= number <= high:  # also false for NaN
-            raise ValueError(f"must be from {low:g} to {high:g}, not {raw!r}")
+            raise ValueError(f"must be from {low} to {high}, not {raw!r}")
         return number
 
     return convert
 
 
 def _unknown_names(env: Mapping[str, str]) -> list[str]:
+    # Compared without the prefix, which would make all names alike.
+    known = [name.removeprefix(_PREFIX) for name in TUNABLES]
     found = []
     for name in sorted(env):
         if name.startswith(_PREFIX) and name not in TUNABLES:
-            close = difflib.get_close_matches(name, TUNABLES, n=1)
-            hint = f"; did you mean {close[0]}?" if close else ""
+            close = difflib.get_close_matches(name.removeprefix(_PREFIX), known, n=1)
+            hint = f"; did you mean {_PREFIX}{close[0]}?" if close else ""
             found.append(f"{name}: there is no such setting{hint}")
     return found
 

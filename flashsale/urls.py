@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 import psycopg2
 import psycopg2.extensions
@@ -14,6 +16,13 @@ DEFAULT_POOL_SIZE = 30
 DEFAULT_POOL_TIMEOUT_SECONDS = 20.0
 
 _POSTGRES_SCHEMES = ("postgresql", "postgres")
+_OPTION_NAME = re.compile(r"[a-z_]{1,40}")
+_UNKNOWN_OPTION = (
+    "libpq does not know one of the options; its name is not shown, it may be a secret"
+)
+_ESCAPE_THESE = (
+    "write '/', '?', '#' and '@' in names, passwords and options as %2F, %3F, %23 and %40"
+)
 
 
 @dataclass(frozen=True)
@@ -37,10 +46,10 @@ class DatabaseAddress:
     def __str__(self) -> str:
         if not self.is_postgres:
             return f"sqlite:///{self.name}"
-        user = self.parameters.get("user", "")
+        user = f"{self.parameters['user']}@" if "user" in self.parameters else ""
         hosts = self.parameters.get("host", "localhost")
-        port = self.parameters.get("port", "")
-        return f"postgresql://{user + '@' if user else ''}{hosts}{':' + port if port else ''}/{self.name}"
+        port = f":{self.parameters['port']}" if "port" in self.parameters else ""
+        return f"postgresql://{user}{hosts}{port}/{self.name}"
 
 
 def parse_database_url(url: str) -> DatabaseAddress:
@@ -62,24 +71,30 @@ def parse_database_url(url: str) -> DatabaseAddress:
         name = unquote(path.removeprefix("/"))
         if netloc or not name or name == ":memory:":
             raise ValueError("an SQLite database needs a file: sqlite:///flashsale.db")
-        if query:
-            raise ValueError("an SQLite database takes no options")
+        if query or parts.fragment:
+            raise ValueError(
+                "an SQLite database takes no options; write '?' and '#' as %3F and %23"
+            )
         return DatabaseAddress("sqlite", name)
     if scheme not in _POSTGRES_SCHEMES:
         raise ValueError("must start with postgresql:// or sqlite:///")
+    if _cut_short(parts):
+        raise ValueError(_ESCAPE_THESE)
     name = unquote(path.removeprefix("/"))
     if not name:
         raise ValueError("names no database: postgresql://user:password@host:5432/flashsale")
 
-    options = dict(parse_qsl(query, keep_blank_values=True))
+    # In a libpq URL a plus sign is a plus sign.
+    options = dict(parse_qsl(query.replace("+", "%2B"), keep_blank_values=True))
     pool_size = _whole(options.pop("connection_limit", str(DEFAULT_POOL_SIZE)), "connection_limit")
     pool_timeout = _whole(
         options.pop("pool_timeout", str(int(DEFAULT_POOL_TIMEOUT_SECONDS))), "pool_timeout"
     )
+    schema = options.pop("schema", "")
+    _refuse_unknown_options(options)
     parameters = _authority(netloc) | options
-    if schema := parameters.pop("schema", ""):
+    if schema:
         parameters["options"] = f"{parameters.get('options', '')} -c search_path={schema}".strip()
-    _refuse_unknown_parameters(parameters)
     return DatabaseAddress(
         "postgresql", name, MappingProxyType(parameters), pool_size, float(pool_timeout)
     )
@@ -93,21 +108,35 @@ def parse_broker_urls(urls: str) -> tuple[str, ...]:
     """
     nodes = tuple(filter(None, (url.strip() for url in urls.split(";"))))
     for number, url in enumerate(nodes, 1):
-        try:
-            parts = urlsplit(url)
-            usable = parts.scheme in ("amqp", "amqps") and parts.hostname and parts.port != 0
-        except ValueError:  # a port that is no number, an unclosed bracket
-            usable = False
-        if not usable:
+        if problem := _broker_problem(url):
             which = f" (number {number} of {len(nodes)})" if len(nodes) > 1 else ""
-            raise ValueError(f"must be amqp:// or amqps://user:password@host:5672{which}")
+            raise ValueError(problem + which)
     if not nodes:
         raise ValueError("names no node: amqp://user:password@host:5672")
     return nodes
 
 
+def _broker_problem(url: str) -> str:
+    with suppress(ValueError):  # a port that is no number, an unclosed bracket
+        parts = urlsplit(url)
+        if parts.scheme in ("amqp", "amqps") and parts.netloc:
+            if _cut_short(parts):
+                return _ESCAPE_THESE
+            if parts.hostname and parts.port != 0:
+                return ""
+    return "must be amqp:// or amqps://user:password@host:5672"
+
+
+def _cut_short(parts: SplitResult) -> bool:
+    """Whether a bare '/', '?' or '#' in a password has ended the authority before its '@'.
+
+    What follows then holds a part of the password, so none of it may be used or shown.
+    """
+    return bool(parts.fragment) or "@" in parts.path + parts.query
+
+
 def _whole(raw: str, key: str) -> int:
-    if not raw.isascii() or not raw.isdigit() or not 1 <= int(raw[:9]) <= 10_000:
+    if not re.fullmatch("[0-9]{1,9}", raw) or not 1 <= int(raw) <= 10_000:
         raise ValueError(f"{key} must be a whole number from 1 to 10000")
     return int(raw)
 
@@ -130,9 +159,15 @@ def _authority(netloc: str) -> dict[str, str]:
     return {key: value for key, value in found.items() if value}
 
 
-def _refuse_unknown_parameters(parameters: Mapping[str, str]) -> None:
-    for key in parameters:
+def _refuse_unknown_options(options: Mapping[str, str]) -> None:
+    for key in options:
+        if key in ("dbname", "database"):
+            raise ValueError("the database is named in the path, not in an option")
         try:
             psycopg2.extensions.make_dsn(**{key: "1"})
         except psycopg2.ProgrammingError:
-            raise ValueError(f"libpq knows no option {key!r}") from None
+            # Behind a password option, or in another shape, the key may be a password's tail.
+            shown = _OPTION_NAME.fullmatch(key) and not any("password" in name for name in options)
+            raise ValueError(
+                f"libpq knows no option {key!r}" if shown else _UNKNOWN_OPTION
+            ) from None
