@@ -1,0 +1,184 @@
+"""The audit trail: a bounded queue in memory, flushed to its table in batches."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
+from itertools import islice
+from typing import NamedTuple
+
+import peewee
+
+from flashsale.database import session
+from flashsale.errors import StoreError
+from flashsale.ids import audit_id, audit_id_without_order
+from flashsale.models import AuditEventType
+from flashsale.purchases import Purchase
+
+log = logging.getLogger(__name__)
+
+# A row of a sale that was deleted meanwhile has nothing to refer to: the join leaves it out,
+# where a foreign key error would keep all others from being written.
+_INSERT_POSTGRES = """
+INSERT INTO order_audit_trail (id, sale_id, user_id, event_type, metadata)
+SELECT event.id, event.sale_id, event.user_id, event.event_type, event.metadata
+FROM unnest(%s::uuid[], %s::uuid[], %s::text[], %s::text[], %s::jsonb[])
+     AS event (id, sale_id, user_id, event_type, metadata)
+JOIN sales ON sales.id = event.sale_id
+ORDER BY event.id
+ON CONFLICT DO NOTHING
+"""
+_INSERT_SQLITE = """
+INSERT INTO order_audit_trail (id, sale_id, user_id, event_type, metadata)
+SELECT json_extract(event.value, '$[0]'), sales.id, json_extract(event.value, '$[2]'),
+       json_extract(event.value, '$[3]'), json_extract(event.value, '$[4]')
+FROM json_each(?) AS event
+JOIN sales ON sales.id = json_extract(event.value, '$[1]')
+WHERE true
+ON CONFLICT DO NOTHING
+"""
+# One statement takes this many rows at most, however long the queue has grown.
+_ROWS_PER_STATEMENT = 1_000
+
+
+class AuditEvent(NamedTuple):
+    """One row of the trail. Its id follows from what it says, so writing it twice is harmless."""
+
+    id: str
+    sale_id: str
+    user_id: str
+    event_type: str
+    metadata: str
+
+    @classmethod
+    def confirmed(
+        cls, sale_id: str, user_id: str, order_id: str, processed_at: datetime
+    ) -> AuditEvent:
+        """An order was written."""
+        metadata = f'{{"orderId":"{order_id}","processedAt":"{_instant(processed_at)}"}}'
+        id_ = audit_id(order_id, AuditEventType.CONFIRMED)
+        return cls(id_, sale_id, user_id, AuditEventType.CONFIRMED, metadata)
+
+    @classmethod
+    def failed(cls, purchase: Purchase, error: StoreError, failed_at: datetime) -> AuditEvent:
+        """The database kept a purchase from being written at its first attempt."""
+        metadata = json.dumps(
+            {"error": str(error), "errorCode": error.sqlstate, "failedAt": _instant(failed_at)}
+        )
+        type_ = AuditEventType.FAILED_DB
+        id_ = audit_id_without_order(purchase.sale_id, purchase.user_id, type_)
+        return cls(id_, purchase.sale_id, purchase.user_id, type_, metadata)
+
+
+class AuditTrail:
+    """Takes audit events without ever making the caller wait for the database, or fail.
+
+    :meth:`flush` is called once an interval by a scheduler, and at once, through `on_full`, when
+    `batch_size` events wait. Thread-safe.
+
+    The queue is bounded by `limit`. Events beyond it are dropped and counted: the reconciler
+    writes a missing CONFIRMED row from the order itself, once the database answers again.
+    """
+
+    def __init__(
+        self,
+        database: peewee.Database,
+        *,
+        batch_size: int = 100,
+        limit: int = 100_000,
+        on_full: Callable[[], object] = lambda: None,
+    ) -> None:
+        self._database = database
+        self._batch_size = batch_size
+        self._limit = limit
+        self._on_full = on_full
+        self._waiting: deque[AuditEvent] = deque()
+        self._recording = threading.Lock()
+        self._flushing = threading.Lock()
+        self._is_failing = False
+        #: Rows handed to the database and committed, including those it had already.
+        self.written = 0
+        #: Events that found the queue at its limit.
+        self.dropped = 0
+
+    def __len__(self) -> int:
+        """Events that wait for a flush."""
+        return len(self._waiting)
+
+    def record(self, events: Iterable[AuditEvent]) -> None:
+        """Queue events for the next flush."""
+        with self._recording:
+            before = len(self._waiting)
+            self._waiting.extend(events)
+            excess = len(self._waiting) - self._limit
+            for _ in range(excess):
+                self._waiting.pop()
+            self.dropped += max(excess, 0)
+        if excess > 0 and before < self._limit:
+            log.error("audit.queue_full", extra={"limit": self._limit, "dropped": excess})
+        if len(self._waiting) >= self._batch_size:
+            self._on_full()
+
+    def flush(self) -> int:
+        """Write what waits. Returns the number of events written.
+
+        One flush runs at a time; a second caller waits for it and then takes what came since.
+        An event leaves the queue only after its row is committed.
+
+        Raises:
+            StoreError: what was not written stays in the queue.
+        """
+        written = 0
+        with self._flushing:
+            while self._waiting:
+                events = list(islice(self._waiting, _ROWS_PER_STATEMENT))
+                write_events(self._database, events)
+                with self._recording:
+                    # Only this thread takes from the left, and `record` drops from the right only
+                    # what it has just added, so these are the very events that were written.
+                    for _ in events:
+                        self._waiting.popleft()
+                written += len(events)
+                self.written += len(events)
+        return written
+
+    def flush_quietly(self) -> int:
+        """:meth:`flush`, for schedulers: a failure is logged when it begins and when it ends."""
+        try:
+            written = self.flush()
+        except StoreError as error:
+            if not self._is_failing:
+                self._is_failing = True
+                log.warning("audit.flush_failed", extra={"cause": str(error)})
+            return 0
+        if written and self._is_failing:
+            self._is_failing = False
+            log.info("audit.flush_resumed", extra={"rows": written})
+        return written
+
+
+def write_events(database: peewee.Database, events: Sequence[AuditEvent]) -> None:
+    """Insert rows that are not there yet, in one statement; committed when this returns.
+
+    Raises:
+        StoreError: nothing of it was written, or all of it (a lost reply); repeating is harmless.
+    """
+    with session(database):
+        if isinstance(database, peewee.SqliteDatabase):
+            database.execute_sql(_INSERT_SQLITE, (json.dumps(events),))
+        else:
+            columns = [list(column) for column in zip(*events, strict=True)]
+            database.execute_sql(_INSERT_POSTGRES, columns)
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _instant(moment: datetime) -> str:
+    """As JavaScript writes it, and so as the rows of the API and of the old worker have it."""
+    return f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03d}Z"

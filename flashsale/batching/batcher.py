@@ -1,0 +1,201 @@
+"""What is open, what goes into the next batch, and what follows from one that comes back."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Generic, NamedTuple, TypeVar
+
+from flashsale.batching.batch import DONE, Batch, Delivery, Failure, Rejection
+from flashsale.batching.breaker import Breaker, BreakerState
+from flashsale.batching.ledger import Ledger
+from flashsale.batching.tally import Tally
+from flashsale.batching.transport import Letter
+
+T = TypeVar("T")
+
+# A held batch or a dead letter on its way may leave a gap below settled deliveries for this long
+# before they are acknowledged one by one.
+_GAP_SECONDS = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """How much is on its way at once, and how long one wait for more may last."""
+
+    batch_size: int = 500
+    #: Batches with the workers at once. While they are busy the rest is collected, not handed
+    #: out: large batches are what makes the database and the broker cheap.
+    in_flight: int = 2
+    #: Most open deliveries; the channel's prefetch.
+    prefetch: int = 2_000
+    #: Size of the one batch that ends an outage, or shows that it lasts.
+    trial_size: int = 50
+    idle_seconds: float = 1.0
+
+
+class Acknowledgement(NamedTuple):
+    tag: int
+    multiple: bool
+
+
+class Batcher(Generic[T]):
+    """The consumer's state without its I/O.
+
+    `decode` turns a body into the actor's item, or into the :class:`Rejection` that dead-letters
+    it; it must not raise. Not thread-safe: it lives on the consumer's thread.
+    """
+
+    def __init__(
+        self,
+        decode: Callable[[bytes], T | Rejection],
+        *,
+        breaker: Breaker,
+        limits: Limits,
+        tally: Tally,
+        clock: Callable[[], float],
+    ) -> None:
+        self._decode = decode
+        self._breaker = breaker
+        self._limits = limits
+        self._tally = tally
+        self._clock = clock
+        self._ledger = Ledger()
+        self._collected: deque[tuple[T, Delivery]] = deque()
+        self._held: list[tuple[float, int, Batch[T]]] = []
+        self._hold_order = itertools.count()
+        self._in_flight: set[int] = set()
+        self._acknowledged_at = clock()
+
+    def begin_channel(self) -> None:
+        """Start over for a new channel. What was open on the old one returns by itself."""
+        self._tally.returned += self._ledger.open_count
+        self._tally.open = 0
+        self._ledger = Ledger()
+        self._collected.clear()
+        self._held.clear()
+
+    def collect(self, deliveries: Sequence[Delivery]) -> list[Letter]:
+        """Take what has arrived. Returns the dead letters of what cannot be read."""
+        self._ledger.deliver([delivery.tag for delivery in deliveries])
+        self._tally.delivered += len(deliveries)
+        refused = []
+        for delivery in deliveries:
+            item = self._decode(delivery.body)
+            if isinstance(item, Rejection):
+                refused.append(Letter(self._ledger, delivery, item, 0))
+            else:
+                self._collected.append((item, delivery))
+        return refused
+
+    def wanted(self) -> int:
+        """How many deliveries could be used now: to fill the next batch, or to be collected."""
+        limit = self._room() or self._limits.prefetch
+        return max(1, limit - len(self._collected))
+
+    def is_ready(self) -> bool:
+        """Whether a batch could be handed out now."""
+        return bool(self._room() and (self._collected or self._has_due()))
+
+    def next_batch(self) -> Batch[T] | None:
+        """The next batch for the workers: a due retry first, else what is collected."""
+        room = self._room()
+        if not room:
+            return None
+        if self._has_due():
+            _, _, batch = heapq.heappop(self._held)
+            if len(batch) > room:
+                batch, rest = batch.split(room)
+                self._hold(rest, self._clock())
+        elif self._collected:
+            taken = [self._collected.popleft() for _ in range(min(room, len(self._collected)))]
+            items, deliveries = zip(*taken, strict=True)
+            batch = Batch(self._ledger, items, deliveries)
+        else:
+            return None
+        self._in_flight.add(id(batch))
+        self._tally.batches += 1
+        return batch
+
+    def conclude(self, batch: Batch[T]) -> list[Letter]:
+        """Take a batch back from its worker. Returns the dead letters that it leads to."""
+        self._in_flight.discard(id(batch))
+        if batch.failure is Failure.SYSTEM:
+            self._breaker.trip(batch.explanation)
+        elif batch.failure is None:
+            self._breaker.succeed()
+        if batch.ledger is not self._ledger:
+            # Its tags name other deliveries on the present channel: touch nothing.
+            self._tally.stale += len(batch)
+            return []
+        done, letters = [], []
+        for delivery, verdict in zip(batch.deliveries, batch.verdicts, strict=True):
+            if verdict is DONE:
+                done.append(delivery.tag)
+            elif verdict is not None:
+                letters.append(Letter(batch.ledger, delivery, verdict, batch.attempts + 1))
+        self._tally.settled += self._ledger.settle(done)
+        if len(done) + len(letters) < len(batch):
+            # After an outage there is no reason to wait: the breaker says when it is over.
+            until = self._clock() if batch.failure is Failure.SYSTEM else batch.hold_until
+            self._hold(batch.rest(), until)
+            self._tally.held += 1
+        return letters
+
+    def confirm(self, letters: Sequence[Letter]) -> None:
+        """Settle deliveries whose dead letters the broker has confirmed."""
+        tags = [letter.delivery.tag for letter in letters if letter.ledger is self._ledger]
+        self._tally.stale += len(letters) - len(tags)
+        self._tally.dead_lettered += self._ledger.settle(tags)
+
+    def acknowledgements(self) -> Iterator[Acknowledgement]:
+        """What can be acknowledged now, once; to be sent in this order."""
+        self._tally.open = self._ledger.open_count
+        now = self._clock()
+        highest = self._ledger.acknowledge()
+        if highest is not None:
+            yield Acknowledgement(highest, multiple=True)
+        elif self._ledger.unacknowledged_count and now - self._acknowledged_at < _GAP_SECONDS:
+            return
+        else:
+            for tag in self._ledger.acknowledge_above_gaps():
+                yield Acknowledgement(tag, multiple=False)
+        self._acknowledged_at = now
+
+    def surrender(self) -> list[int]:
+        """Let go of all that no worker has. Returns the tags to give back to the queue."""
+        tags = [delivery.tag for _, delivery in self._collected]
+        for _, _, batch in self._held:
+            tags += [delivery.tag for delivery in batch.deliveries]
+        self._collected.clear()
+        self._held.clear()
+        returned = self._ledger.give_back(tags)
+        self._tally.returned += len(returned)
+        self._tally.open = self._ledger.open_count
+        return returned
+
+    def next_due_at(self) -> float:
+        """When something other than a delivery needs attention; infinite where nothing does."""
+        due = float("inf")
+        if self._held and self._room():
+            due = self._held[0][0]
+        if self._ledger.unacknowledged_count:
+            due = min(due, self._acknowledged_at + _GAP_SECONDS)
+        return due
+
+    def _room(self) -> int:
+        """The size that a batch handed out now may have; 0 where none may be handed out."""
+        if self._breaker.state is BreakerState.OPEN:
+            return 0
+        if self._breaker.state is BreakerState.TRIAL:
+            return 0 if self._in_flight else min(self._limits.trial_size, self._limits.batch_size)
+        return self._limits.batch_size if len(self._in_flight) < self._limits.in_flight else 0
+
+    def _has_due(self) -> bool:
+        return bool(self._held) and self._held[0][0] <= self._clock()
+
+    def _hold(self, batch: Batch[T], until: float) -> None:
+        heapq.heappush(self._held, (until, next(self._hold_order), batch))

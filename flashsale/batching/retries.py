@@ -1,0 +1,79 @@
+"""Decides what a failed batch means. It does no I/O: the consumer carries the decision out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from dramatiq.broker import Broker, MessageProxy
+from dramatiq.middleware import Middleware
+
+from flashsale.batching.batch import DONE, Batch, Failure, Rejection
+from flashsale.batching.breaker import backoff_seconds
+
+#: The reason of a delivery that alone fails for an unknown cause while others succeed.
+UNCLASSIFIED_REASON = "unclassified"
+
+
+class HeldRetries(Middleware):
+    """Takes the place of Dramatiq's ``Retries``, which publishes a copy and acknowledges the
+    original even where that publish failed.
+
+    A failed batch stays held and unacknowledged. Bad luck is tried again after a backoff, without
+    limit, and never counts against a delivery. The one exception: a delivery that was alone in its
+    statement, and failed `unclassified_attempts` times with an unclassified error while others
+    succeeded, gets the verdict `unclassified`, so that it cannot be held for ever.
+
+    `failure_of` tells what an actor's exception means; it must be thread-safe, as this is.
+    """
+
+    def __init__(
+        self,
+        failure_of: Callable[[BaseException], Failure],
+        *,
+        clock: Callable[[], float],
+        min_seconds: float = 0.1,
+        max_seconds: float = 10.0,
+        unclassified_attempts: int = 5,
+    ) -> None:
+        self._failure_of = failure_of
+        self._clock = clock
+        self._min_seconds = min_seconds
+        self._max_seconds = max_seconds
+        self._unclassified_attempts = unclassified_attempts
+        # Only ever compared for "grew since", so a lost update between threads does no harm.
+        self._settled = 0
+
+    def after_process_message(
+        self,
+        broker: Broker,  # noqa: ARG002
+        message: MessageProxy,
+        *,
+        result: Any = None,  # noqa: ARG002
+        exception: BaseException | None = None,
+    ) -> None:
+        batch: Batch[Any] = message.args[0]
+        self._settled += batch.verdicts.count(DONE)
+        batch.failure = None
+        if exception is None and None not in batch.verdicts:
+            return
+        if exception is None:
+            # The actor forgot some: as much an unknown error as an exception of its own would be.
+            batch.failure, batch.explanation = Failure.UNCLASSIFIED, "no verdict was given"
+        else:
+            batch.failure, batch.explanation = self._failure_of(exception), str(exception)
+        if batch.is_probe:
+            return
+        if batch.failure is Failure.UNCLASSIFIED:
+            self._give_up_where_hopeless(batch)
+        batch.hold_until = self._clock() + backoff_seconds(
+            batch.attempts, self._min_seconds, self._max_seconds
+        )
+
+    def _give_up_where_hopeless(self, batch: Batch[Any]) -> None:
+        if batch.progress_at_failure is None:
+            batch.progress_at_failure = self._settled
+        others_succeed = self._settled > batch.progress_at_failure
+        if others_succeed and batch.attempts + 1 >= self._unclassified_attempts:
+            for index in batch.undecided():
+                batch.verdicts[index] = Rejection(UNCLASSIFIED_REASON)

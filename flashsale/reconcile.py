@@ -1,0 +1,138 @@
+"""Completes the audit trail: a CONFIRMED row for each order that lacks one.
+
+A process that dies between an order's commit and the flush of its audit queue leaves such orders.
+"""
+
+from __future__ import annotations
+
+import logging
+from contextlib import ExitStack, suppress
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import peewee
+
+from flashsale.audit import AuditEvent, write_events
+from flashsale.database import session
+from flashsale.errors import StoreError
+from flashsale.models import ORDER_CONFIRMED, AuditEventType
+
+log = logging.getLogger(__name__)
+
+# Any constant will do that no other user of the database takes.
+_LOCK_KEY = 0x666C_6173_6873_616C  # "flashsal"
+# Orders younger than this may still be in the audit queue of the process that wrote them.
+_SETTLING = timedelta(seconds=10)
+# `created_at` is when the insert began; it was committed, and so visible, somewhat later.
+_OVERLAP = timedelta(seconds=60)
+_ORDERS_PER_WINDOW = 20_000
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+_WINDOW_END = """
+SELECT created_at FROM orders WHERE created_at > {p} AND created_at < {p}
+ORDER BY created_at LIMIT 1 OFFSET {p}
+"""
+_MISSING = """
+SELECT orders.id, orders.sale_id, orders.user_id, orders.created_at
+FROM orders
+WHERE orders.created_at >= {p} AND orders.created_at <= {p} AND orders.status = {p}
+  AND NOT EXISTS (
+    SELECT 1 FROM order_audit_trail AS audit
+    WHERE audit.sale_id = orders.sale_id AND audit.user_id = orders.user_id
+      AND audit.event_type = {p}
+  )
+"""
+
+
+class Reconciler:
+    """Searches for orders without their audit row, and writes it.
+
+    Of all processes on a database one searches, the holder of an advisory lock; it keeps a
+    connection for that. When it dies the server frees the lock and another takes over from where
+    that one was known to work. Belongs to one thread.
+    """
+
+    def __init__(self, database: peewee.Database) -> None:
+        self._database = database
+        self._on_postgres = not isinstance(database, peewee.SqliteDatabase)
+        self._leads = False
+        self._leadership = ExitStack()
+        self._searched_to = _EPOCH
+
+    def run(self, *, settling: timedelta = _SETTLING) -> int | None:
+        """Search from where the last search ended up to `settling` ago.
+
+        Returns the number of rows written, or None where another process does the searching.
+
+        Raises:
+            StoreError: the next run begins where this one did.
+        """
+        until = datetime.now(UTC) - settling
+        try:
+            if not self._lead():
+                self._searched_to = max(self._searched_to, until - _OVERLAP)
+                return None
+            with session(self._database):
+                written = self._search(self._searched_to, until)
+        except StoreError:
+            self.release()
+            raise
+        self._searched_to = max(self._searched_to, until - _OVERLAP)
+        if written:
+            log.info("audit.reconciled", extra={"rows": written})
+        return written
+
+    def release(self) -> None:
+        """Give up the lock and the connection that holds it, for another process to search."""
+        with self._leadership, suppress(StoreError), session(self._database):
+            if self._leads and self._on_postgres:
+                self._leads = False
+                self._rows("SELECT pg_advisory_unlock(%s)", _LOCK_KEY)
+
+    def _lead(self) -> bool:
+        if not self._leads:
+            # An open session around the later ones keeps the connection, and with it the lock.
+            self._leadership.enter_context(session(self._database))
+            self._leads = not self._on_postgres or self._take_lock()
+            if not self._leads:
+                self._leadership.close()
+        return self._leads
+
+    def _take_lock(self) -> bool:
+        with session(self._database):
+            ((taken,),) = self._rows("SELECT pg_try_advisory_lock(%s)", _LOCK_KEY)
+        return bool(taken)
+
+    def _search(self, since: datetime, until: datetime) -> int:
+        written = 0
+        while since < until:
+            end = self._rows(_WINDOW_END, since, until, _ORDERS_PER_WINDOW)
+            to = _moment(end[0][0]) if end else until
+            missing = self._rows(_MISSING, since, to, ORDER_CONFIRMED, AuditEventType.CONFIRMED)
+            if missing:
+                write_events(
+                    self._database,
+                    [
+                        AuditEvent.confirmed(sale_id, user_id, order_id, _moment(created_at))
+                        for order_id, sale_id, user_id, created_at in missing
+                    ],
+                )
+            written += len(missing)
+            since = to
+        return written
+
+    def _rows(self, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
+        if self._on_postgres:
+            sql = sql.format(p="%s")
+        else:
+            sql = sql.format(p="?")
+            parameters = tuple(
+                value.isoformat(" ") if isinstance(value, datetime) else value
+                for value in parameters
+            )
+        rows: list[tuple[Any, ...]] = self._database.execute_sql(sql, parameters).fetchall()
+        return rows
+
+
+def _moment(value: datetime | str) -> datetime:
+    return datetime.fromisoformat(value) if isinstance(value, str) else value
