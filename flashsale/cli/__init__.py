@@ -1,0 +1,67 @@
+"""The ``flashsale`` command: everything beside the worker, which is ``dramatiq flashsale.actors``.
+
+A command's module is imported when that command is asked for, so that `flashsale --help` and the
+small commands start at once. The module defines a click command of the command's name.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from typing import NamedTuple
+
+import click
+
+import flashsale
+from flashsale.cli import exits
+
+
+class _Entry(NamedTuple):
+    module: str
+    summary: str
+
+
+#: The commands, in the order of `flashsale --help`.
+COMMANDS = {
+    "migrate": _Entry("flashsale.cli.migrate", "Create the tables, or adopt the API's own."),
+}
+
+
+class _LazyGroup(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = getattr(import_module(COMMANDS[cmd_name].module), cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        # The stock one loads every command for its first line of help.
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, entry.summary) for name, entry in COMMANDS.items()])
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(flashsale.__version__, prog_name="flashsale")
+def cli() -> None:
+    """Look after a flash sale's purchases: everything beside the worker itself.
+
+    The worker is `dramatiq flashsale.actors --processes 3`. Data goes to stdout, talk to stderr.
+
+    \b
+    Exit codes:
+      0    done
+      1    failed
+      2    wrong usage or settings
+      3    RabbitMQ failed
+      4    the database failed
+      5    done in part
+      130  interrupted
+    """
+
+
+def main() -> None:
+    """The entry point of ``flashsale`` and of ``python -m flashsale``."""
+    sys.exit(exits.run(cli))

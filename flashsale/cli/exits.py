@@ -1,0 +1,56 @@
+"""How a command ends: the exit codes, and the one place that turns an error into one."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+import click
+
+from flashsale.errors import BrokerError, FlashsaleError, SettingsError, StoreError
+
+OK = 0
+FAILURE = 1
+USAGE = 2
+BROKER = 3
+DATABASE = 4
+PARTIAL = 5
+INTERRUPTED = 130
+
+
+def run(command: click.Command, arguments: Sequence[str] | None = None) -> int:
+    """Run `command` and return its exit code; `arguments` are the process's own by default.
+
+    A command returns its code, or None for success. An error that flashsale raises on purpose is
+    told on stderr without a traceback; any other is a defect and keeps its traceback.
+    """
+    try:
+        code = command.main(arguments, prog_name="flashsale", standalone_mode=False)
+        sys.stdout.flush()
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except click.Abort:  # Ctrl-C, or nobody there to answer a question
+        click.echo("interrupted", err=True)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader has left; so that the interpreter's last flush does not complain of it too:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILURE
+    except FlashsaleError as error:
+        for line in str(error).splitlines():
+            click.echo(f"error: {line}", err=True)
+        return code_for(error)
+    return code if isinstance(code, int) else OK
+
+
+def code_for(error: FlashsaleError) -> int:
+    """The exit code that says which part the operator has to look at."""
+    if isinstance(error, SettingsError):
+        return USAGE
+    if isinstance(error, BrokerError):
+        return BROKER
+    if isinstance(error, StoreError):
+        return DATABASE
+    return FAILURE
