@@ -19,8 +19,6 @@ from flashsale.migration import MigrationError, migrate, roll_back, status
 from flashsale.models import MODELS, AuditEvent, AuditEventType, Order, Sale
 from flashsale.urls import parse_database_url
 
-pytestmark = pytest.mark.postgres
-
 NAMES = ["001_create_sales", "002_create_orders", "003_create_order_audit_trail"]
 TABLES = ("sales", "orders", "order_audit_trail")
 
