@@ -1,0 +1,1 @@
+"""What tests, torture runs and benchmarks share: private servers and bounded waiting."""

@@ -1,0 +1,82 @@
+"""Server processes that cannot outlive the process that started them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+_GUARDIAN = Path(__file__).with_name("guardian.py")
+_LOG_TAIL_LINES = 20
+
+
+class ServerNotInstalled(Exception):
+    """A server's programs are missing; the text says how to install them."""
+
+    def __init__(self, program: str) -> None:
+        super().__init__(
+            f"{program} is not installed:"
+            " run `apt-get install postgresql rabbitmq-server` or `make servers`"
+        )
+
+
+class GuardedProcess:
+    """A running server. It ends, and `folder` goes, when the starting process ends.
+
+    Its output is appended to `log`. `ending` is the signal that ends it quickly and leaves
+    nothing behind. Any thread may start and signal it.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        *,
+        folder: Path,
+        log: Path,
+        ending: signal.Signals,
+        env: Mapping[str, str] | None = None,
+        user: str = "",
+    ) -> None:
+        guardian = [sys.executable, "-I", "-S", str(_GUARDIAN)]
+        about = [str(os.getpid()), str(int(ending)), str(folder), user]
+        self.log = log
+        with log.open("ab") as output:
+            self._guardian = subprocess.Popen(
+                [*guardian, *about, *command],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=output,
+                env=env,
+                start_new_session=True,  # Ctrl-C is for the owner alone
+            )
+        assert self._guardian.stdout is not None
+        with self._guardian.stdout as stdout:
+            first_line = stdout.readline()
+        if not first_line:
+            self._guardian.wait()
+            raise RuntimeError(f"{command[0]} could not be started:\n{self.log_tail()}")
+        self.pid = int(first_line)
+
+    def check_running(self) -> None:
+        """Raise RuntimeError, with the last lines of the log, where the server has ended."""
+        if self._guardian.poll() is not None:
+            raise RuntimeError(f"the server ended by itself:\n{self.log_tail()}")
+
+    def end(self, how: signal.Signals, timeout: float) -> None:
+        """Signal the server and return when it is gone. Nothing happens if it already is.
+
+        Raises:
+            subprocess.TimeoutExpired: it still runs after `timeout` seconds.
+        """
+        if self._guardian.poll() is None:
+            with contextlib.suppress(ProcessLookupError):  # it ended just now
+                os.kill(self.pid, how)
+            self._guardian.wait(timeout)
+
+    def log_tail(self) -> str:
+        lines = self.log.read_text(errors="replace").splitlines()
+        return "\n".join(lines[-_LOG_TAIL_LINES:])
