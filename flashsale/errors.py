@@ -20,7 +20,7 @@ Messages of these errors are safe to print: they carry no credentials and no val
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 
 class FlashsaleError(Exception):
@@ -84,8 +84,18 @@ class BrokerMisconfigured(BrokerError):
 
 
 class PublishUnconfirmed(BrokerError):
-    """RabbitMQ did not confirm ``count`` messages in time; they may or may not have arrived."""
+    """RabbitMQ did not confirm every message of a call; the others may or may not have arrived.
 
-    def __init__(self, message: str, *, count: int) -> None:
-        self.count = count
+    Messages are known by their index in what the call was given. Those below ``taken`` were sent:
+    ``unconfirmed`` are to be published again, the rest of them is safe in its queue. Those from
+    ``taken`` on were not looked at.
+    """
+
+    def __init__(self, message: str, *, unconfirmed: Collection[int], taken: int) -> None:
+        self.unconfirmed = frozenset(unconfirmed)
+        self.taken = taken
         super().__init__(message)
+
+    def is_confirmed(self, index: int) -> bool:
+        """Whether RabbitMQ has taken over the message of this index."""
+        return index < self.taken and index not in self.unconfirmed

@@ -1,0 +1,1 @@
+"""The transports: RabbitMQ (connections, topology, confirmed publishing) and an in-memory one."""
