@@ -4,8 +4,6 @@ The API's own migration makes the same tables. Whichever runs first makes them; 
 is only looked at, never altered, and refused where flashsale could not work with it.
 """
 
-# mypy: allow-untyped-calls
-# (Peewee says that it is typed, and execute_sql is not.)
 
 from __future__ import annotations
 

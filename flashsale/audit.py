@@ -95,7 +95,8 @@ class AuditTrail:
         self._database = database
         self._batch_size = batch_size
         self._limit = limit
-        self._on_full = on_full
+        #: Called, without waiting for it, when `batch_size` events wait; must not block.
+        self.on_full = on_full
         self._waiting: deque[AuditEvent] = deque()
         self._recording = threading.Lock()
         self._flushing = threading.Lock()
@@ -121,7 +122,7 @@ class AuditTrail:
         if excess > 0 and before < self._limit:
             log.error("audit.queue_full", extra={"limit": self._limit, "dropped": excess})
         if len(self._waiting) >= self._batch_size:
-            self._on_full()
+            self.on_full()
 
     def flush(self) -> int:
         """Write what waits. Returns the number of events written.

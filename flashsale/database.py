@@ -89,6 +89,11 @@ def session(database: peewee.Database) -> Iterator[peewee.Database]:
         raise fault from None
 
 
+def close_database(database: peewee.Database) -> None:
+    """Close every connection of the pool, also those in use."""
+    database.close_all()  # type: ignore[attr-defined]  # every pool has it
+
+
 class _BoundedConnection(psycopg2.extensions.connection):  # type: ignore[misc]
     """A connection on which no call blocks longer than its database's patience."""
 

@@ -8,8 +8,6 @@ Call these functions before other threads of the process use a database: peewee-
 the finished migrations under patches of Peewee that all threads see.
 """
 
-# mypy: allow-untyped-calls
-# (Peewee says that it is typed, and execute_sql is not.)
 
 from __future__ import annotations
 

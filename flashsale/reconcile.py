@@ -82,6 +82,13 @@ class Reconciler:
             log.info("audit.reconciled", extra={"rows": written})
         return written
 
+    def run_quietly(self) -> None:
+        """:meth:`run`, for schedulers: a failure is a matter for the next run."""
+        try:
+            self.run()
+        except StoreError as error:
+            log.debug("audit.reconcile_failed", extra={"cause": str(error)})
+
     def release(self) -> None:
         """Give up the lock and the connection that holds it, for another process to search."""
         with self._leadership, suppress(StoreError), session(self._database):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -70,6 +71,7 @@ class Batch(Generic[T]):
         "items",
         "ledger",
         "progress_at_failure",
+        "received_at",
         "verdicts",
     )
 
@@ -90,6 +92,8 @@ class Batch(Generic[T]):
         self.explanation = ""
         #: The clock's reading before which the rest is not tried again.
         self.hold_until = 0.0
+        #: When the first of them was handed out, in seconds since the epoch; for people only.
+        self.received_at = time.time()
         #: What the process had settled when the rest first failed; see HeldRetries.
         self.progress_at_failure: int | None = None
 
@@ -128,6 +132,7 @@ class Batch(Generic[T]):
         part.attempts = self.attempts
         part.failure = self.failure
         part.hold_until = self.hold_until
+        part.received_at = self.received_at
         part.progress_at_failure = self.progress_at_failure
         return part
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -74,6 +75,7 @@ class Batcher(Generic[T]):
         """Start over for a new channel. What was open on the old one returns by itself."""
         self._tally.returned += self._ledger.open_count
         self._tally.open = 0
+        self._ledger.is_closed = True
         self._ledger = Ledger()
         self._collected.clear()
         self._held.clear()
@@ -82,11 +84,12 @@ class Batcher(Generic[T]):
         """Take what has arrived. Returns the dead letters of what cannot be read."""
         self._ledger.deliver([delivery.tag for delivery in deliveries])
         self._tally.delivered += len(deliveries)
+        received_at = time.time()
         refused = []
         for delivery in deliveries:
             item = self._decode(delivery.body)
             if isinstance(item, Rejection):
-                refused.append(Letter(self._ledger, delivery, item, 0))
+                refused.append(Letter(self._ledger, delivery, item, 0, received_at))
             else:
                 self._collected.append((item, delivery))
         return refused
@@ -136,7 +139,8 @@ class Batcher(Generic[T]):
             if verdict is DONE:
                 done.append(delivery.tag)
             elif verdict is not None:
-                letters.append(Letter(batch.ledger, delivery, verdict, batch.attempts + 1))
+                attempts = batch.attempts + 1
+                letters.append(Letter(batch.ledger, delivery, verdict, attempts, batch.received_at))
         self._tally.settled += self._ledger.settle(done)
         if len(done) + len(letters) < len(batch):
             # After an outage there is no reason to wait: the breaker says when it is over.

@@ -70,6 +70,7 @@ class BatchingConsumer(Consumer, Generic[T]):
         self._consuming = False
         self._draining = False
         self._failed_opens = 0
+        self._reported_cause = ""
         # Filled by other threads; a deque's append and popleft are atomic.
         self._processed: deque[Batch[T]] = deque()
         self._confirmed: deque[Sequence[Letter]] = deque()
@@ -193,12 +194,14 @@ class BatchingConsumer(Consumer, Generic[T]):
         try:
             channel = self._transport.open()
         except ChannelLost as loss:
-            if self._failed_opens == 0:
+            if str(loss) != self._reported_cause:
+                self._reported_cause = str(loss)
                 log.warning("broker.unreachable", extra={"cause": str(loss)})
             attempt, self._failed_opens = self._failed_opens, self._failed_opens + 1
             self._wait(backoff_seconds(attempt, _RECONNECT_MIN_SECONDS, _RECONNECT_MAX_SECONDS))
             return None
         self._failed_opens = 0
+        self._reported_cause = ""
         self._tally.channels += 1
         self._batcher.begin_channel()
         log.info("broker.connected", extra={"queue": self._queue_name})

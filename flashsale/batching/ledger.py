@@ -21,6 +21,8 @@ class Ledger:
         self._order: deque[int] = deque()
         self._open: set[int] = set()
         self._settled: set[int] = set()
+        #: Set once the channel is gone, and with it the meaning of the tags.
+        self.is_closed = False
 
     @property
     def open_count(self) -> int:

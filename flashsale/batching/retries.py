@@ -24,12 +24,13 @@ class HeldRetries(Middleware):
     statement, and failed `unclassified_attempts` times with an unclassified error while others
     succeeded, gets the verdict `unclassified`, so that it cannot be held for ever.
 
-    `failure_of` tells what an actor's exception means; it must be thread-safe, as this is.
+    `failure_of` tells what an actor's exception means, and in words that are safe to log. It must
+    be thread-safe, as this is.
     """
 
     def __init__(
         self,
-        failure_of: Callable[[BaseException], Failure],
+        failure_of: Callable[[BaseException], tuple[Failure, str]],
         *,
         clock: Callable[[], float],
         min_seconds: float = 0.1,
@@ -61,7 +62,7 @@ class HeldRetries(Middleware):
             # The actor forgot some: as much an unknown error as an exception of its own would be.
             batch.failure, batch.explanation = Failure.UNCLASSIFIED, "no verdict was given"
         else:
-            batch.failure, batch.explanation = self._failure_of(exception), str(exception)
+            batch.failure, batch.explanation = self._failure_of(exception)
         if batch.is_probe:
             return
         if batch.failure is Failure.UNCLASSIFIED:

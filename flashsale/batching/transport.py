@@ -25,6 +25,8 @@ class Letter:
     delivery: Delivery
     rejection: Rejection
     attempts: int
+    #: Seconds since the epoch.
+    received_at: float
 
 
 class Channel(Protocol):

@@ -1,0 +1,29 @@
+"""What ``dramatiq flashsale.actors`` loads: the worker of this process, from its environment.
+
+Importing this module connects to nothing and starts nothing; Dramatiq's boot does.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import dramatiq
+
+from flashsale.errors import SettingsError
+from flashsale.settings import Settings
+from flashsale.worker import LogLifecycle, PurchaseWorker
+
+_EXIT_USAGE = 2
+
+try:
+    settings = Settings.from_env()
+except SettingsError as error:
+    # Not an ImportError for Dramatiq to print a traceback of: the operator needs these lines only.
+    sys.stderr.write(f"flashsale cannot start, its environment is wrong:\n{error}\n")
+    sys.exit(_EXIT_USAGE)
+
+worker = PurchaseWorker(settings)
+# Middleware added first is the last to hear of a shutdown's end: it logs to the very last line.
+worker.broker.middleware.insert(0, LogLifecycle(settings))
+dramatiq.set_broker(worker.broker)
+confirm_purchases = worker.actor

@@ -1,0 +1,203 @@
+"""The transport to RabbitMQ, and the Dramatiq broker that consumes through it."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Never
+
+import pika
+from dramatiq import Message
+from dramatiq.broker import Broker, Consumer
+from dramatiq.middleware import Middleware
+from pika.exceptions import AMQPError
+
+from flashsale.batching import ChannelLost, Delivery, Letter, Transport
+from flashsale.brokers.connections import open_blocking
+from flashsale.brokers.dead_letter_writer import DeadLetterWriter
+from flashsale.brokers.publishing import ConfirmingPublisher
+from flashsale.brokers.topology import ensure_topology, require_topology
+from flashsale.errors import BrokerError
+from flashsale.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+class PurchaseBroker(Broker):
+    """Consumes the purchase queue as Dramatiq's host; publishes nothing.
+
+    `new_consumer` makes the consumer for a transport. Dramatiq's envelopes and options play no
+    part: what runs, and how, is fixed here and never read from a message.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        new_consumer: Callable[[Transport], Consumer],
+        middleware: list[Middleware],
+    ) -> None:
+        super().__init__(middleware=middleware)
+        self._settings = settings
+        self._new_consumer = new_consumer
+        self._topology_stood = False
+
+    def declare_queue(self, queue_name: str) -> None:
+        """Note the queue; it is declared in RabbitMQ when its consumer first connects."""
+        if queue_name not in self.queues:
+            self.emit_before("declare_queue", queue_name)
+            self.queues[queue_name] = None
+            self.emit_after("declare_queue", queue_name)
+
+    def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 30000) -> Consumer:  # noqa: ARG002
+        """A consumer that connects by itself. Prefetch and waits are those of the settings."""
+        return self._new_consumer(RabbitmqTransport(self._settings, queue_name, self._prepare))
+
+    def enqueue(self, message: Message[Any], *, delay: int | None = None) -> Never:  # noqa: ARG002
+        """Refuse: the queue holds purchase events, not Dramatiq's envelopes.
+
+        Raises:
+            TypeError: always, naming what to call instead.
+        """
+        raise TypeError("purchase events are published with flashsale.client.publish_purchase")
+
+    def _prepare(self, connection: pika.BlockingConnection, queue: str) -> None:
+        """Declare the topology at the first connect of the process, check it at all later ones."""
+        names = {"purchase_queue": queue, "dead_letter_queue": self._settings.dead_letter_queue}
+        if self._topology_stood:
+            require_topology(connection, **names)
+            return
+        queue_type = self._settings.purchase_queue_type
+        for notice in ensure_topology(connection, **names, queue_type=queue_type):
+            log.warning("topology.foreign", extra={"notice": notice})
+        self._topology_stood = True
+
+
+class RabbitmqTransport:
+    """Opens consuming channels on one queue; see :class:`~flashsale.batching.Transport`."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        queue: str,
+        prepare: Callable[[pika.BlockingConnection, str], None],
+    ) -> None:
+        self._settings = settings
+        self._queue = queue
+        self._prepare = prepare
+        self._name = f"flashsale worker {os.getpid()}"
+        publisher = ConfirmingPublisher(settings.broker_urls, f"{self._name} dead letters")
+        self._writer = DeadLetterWriter(
+            publisher, dead_letter_queue=settings.dead_letter_queue, source_queue=queue
+        )
+
+    def open(self) -> RabbitmqChannel:
+        try:
+            connection = open_blocking(self._settings.broker_urls, self._name)
+        except BrokerError as error:
+            raise ChannelLost(str(error)) from None
+        try:
+            self._prepare(connection, self._queue)
+            return RabbitmqChannel(connection, self._queue, self._settings.prefetch)
+        except (BrokerError, ChannelLost) as error:
+            _close_quietly(connection)
+            raise ChannelLost(str(error)) from None
+
+    def dead_letter(
+        self, letters: Sequence[Letter], on_confirmed: Callable[[Sequence[Letter]], None]
+    ) -> None:
+        self._writer.write(letters, on_confirmed)
+
+    def close(self, seconds: float) -> None:
+        self._writer.close(seconds)
+
+
+class RabbitmqChannel:
+    """A consuming channel on a connection of its own; see :class:`~flashsale.batching.Channel`."""
+
+    def __init__(self, connection: pika.BlockingConnection, queue: str, prefetch: int) -> None:
+        self._connection = connection
+        self._queue = queue
+        self._consumer_tag: str | None = None
+        self._cancelled = False
+        self._arrived: list[Delivery] = []
+        with self._losses():
+            self._channel = connection.channel()
+            self._channel.basic_qos(prefetch_count=prefetch)
+            self._channel.add_on_cancel_callback(self._on_cancel)
+
+    def start_consuming(self) -> None:
+        with self._losses():
+            self._consumer_tag = self._channel.basic_consume(self._queue, self._on_delivery)
+
+    def stop_consuming(self) -> None:
+        if self._consumer_tag is None:
+            return
+        with self._losses():
+            # pika gives back what it has received and not delivered to us yet.
+            self._channel.basic_cancel(self._consumer_tag)
+            self._consumer_tag = None
+
+    def receive(self, seconds: float, limit: int) -> Sequence[Delivery]:
+        with self._losses():
+            self._connection.process_data_events(time_limit=seconds)
+            count = 0
+            # One turn of pika's loop reads one buffer; more may lie in the socket.
+            while count < len(self._arrived) < limit:
+                count = len(self._arrived)
+                self._connection.process_data_events(time_limit=0)
+        if self._cancelled:
+            raise ChannelLost(
+                f"RabbitMQ cancelled the consumer: queue {self._queue!r} was deleted, or moved"
+            )
+        if not self._channel.is_open:
+            raise ChannelLost("RabbitMQ closed the channel")
+        arrived, self._arrived = self._arrived, []
+        return arrived
+
+    def ack(self, tag: int, *, multiple: bool) -> None:
+        with self._losses():
+            self._channel.basic_ack(tag, multiple=multiple)
+
+    def give_back(self, tags: Sequence[int]) -> None:
+        with self._losses():
+            for tag in tags:
+                # Never cumulative: batches that are still at work lie between them.
+                self._channel.basic_nack(tag, multiple=False, requeue=True)
+
+    def wake(self) -> None:
+        try:
+            self._connection.add_callback_threadsafe(_nothing)
+        except AMQPError:
+            return  # closed: nobody waits
+
+    def close(self) -> None:
+        _close_quietly(self._connection)
+
+    def _on_delivery(self, _channel: Any, method: Any, _properties: Any, body: bytes) -> None:
+        self._arrived.append(Delivery(method.delivery_tag, body, method.redelivered))
+
+    def _on_cancel(self, _frame: Any) -> None:
+        self._cancelled = True
+
+    @contextmanager
+    def _losses(self) -> Iterator[None]:
+        try:
+            yield
+        except (AMQPError, OSError, AssertionError) as error:
+            # pika asserts on the state of connections that end while it works on them.
+            raise ChannelLost(f"{type(error).__name__}: the connection to RabbitMQ ended") from None
+
+
+def _close_quietly(connection: pika.BlockingConnection) -> None:
+    try:
+        if connection.is_open:
+            connection.close()
+    except (AMQPError, OSError, AssertionError):
+        log.debug("broker.close_failed", exc_info=True)
+
+
+def _nothing() -> None:
+    """What a wake-up does on the connection's thread."""

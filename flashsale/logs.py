@@ -1,0 +1,114 @@
+"""Log lines: an event's name and its fields, readable on a terminal and JSON elsewhere.
+
+Modules log with the standard library: ``log.warning("work.suspended", extra={"cause": …})``.
+structlog only renders. In the worker, lines pass through a bounded queue, so that a reader that
+stalls costs log lines, and never orders.
+"""
+
+from __future__ import annotations
+
+import logging
+import logging.handlers
+import queue
+import sys
+import threading
+from typing import TextIO
+
+import structlog
+
+from flashsale.settings import LogFormat
+
+_WAITING_LINES = 10_000
+_LAST_LINES_SECONDS = 1.0
+
+
+def handler(stream: TextIO, log_format: LogFormat, *, on_terminal: bool) -> logging.Handler:
+    """A handler that renders to `stream`; ``auto`` means console on a terminal, else JSON."""
+    console = log_format == "console" or (log_format == "auto" and on_terminal)
+    shared: list[structlog.types.Processor] = [
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.ExtraAdder(),
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    rendering: list[structlog.types.Processor]
+    if console:
+        rendering = [structlog.dev.ConsoleRenderer(colors=on_terminal)]
+    else:
+        rendering = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    formatter = structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=shared,
+        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendering],
+    )
+    made = logging.StreamHandler(stream)
+    made.setFormatter(formatter)
+    return made
+
+
+class LogQueue:
+    """Takes over the root logger until :meth:`stop`; never blocks who logs.
+
+    Where lines come faster than `target` takes them, they are dropped and counted in `dropped`.
+    """
+
+    def __init__(self, target: logging.Handler) -> None:
+        self.dropped = 0
+        self._lines: queue.Queue[logging.LogRecord | None] = queue.Queue(_WAITING_LINES)
+        self._target = target
+        self._thread = threading.Thread(target=self._run, name="logs", daemon=True)
+        self._replaced: list[logging.Handler] = []
+
+    def start(self, level: str) -> None:
+        root = logging.getLogger()
+        self._replaced, root.handlers = root.handlers, [_Enqueue(self)]
+        root.setLevel(level)
+        self._thread.start()
+
+    def put(self, record: logging.LogRecord) -> None:
+        try:
+            self._lines.put_nowait(record)
+        except queue.Full:
+            self.dropped += 1
+
+    def stop(self) -> None:
+        """Give the last lines a second to get out. Harmless when repeated, or before a start."""
+        root = logging.getLogger()
+        if not self._thread.is_alive():
+            return
+        root.handlers = self._replaced
+        try:
+            self._lines.put(None, timeout=_LAST_LINES_SECONDS)
+        except queue.Full:
+            return  # the reader stalls; the thread is a daemon and ends with the process
+        self._thread.join(_LAST_LINES_SECONDS)
+
+    def _run(self) -> None:
+        reported = 0
+        while (record := self._lines.get()) is not None:
+            self._target.handle(record)
+            if self.dropped > reported and self._lines.empty():
+                lost, reported = self.dropped - reported, self.dropped
+                logging.getLogger(__name__).warning("logs.dropped", extra={"lines": lost})
+
+
+class _Enqueue(logging.Handler):
+    def __init__(self, lines: LogQueue) -> None:
+        super().__init__()
+        self._queue = lines
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._queue.put(record)
+
+
+def quieten_libraries() -> None:
+    """Leave out what libraries say of each step: Dramatiq of a batch, APScheduler of a run."""
+    for name in ("apscheduler", "dramatiq.worker"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def configure_command(log_format: LogFormat, level: str) -> None:
+    """Log lines of a command: to stderr, as they come."""
+    root = logging.getLogger()
+    root.handlers = [handler(sys.stderr, log_format, on_terminal=sys.stderr.isatty())]
+    root.setLevel(level)
+    quieten_libraries()

@@ -1,0 +1,73 @@
+"""When the audit trail is flushed and reconciled: at intervals, and when a batch waits."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from apscheduler.executors.pool import ThreadPoolExecutor
+from apscheduler.schedulers.base import BaseScheduler
+
+from flashsale.audit import AuditTrail
+from flashsale.settings import Settings
+
+
+class SizeTrigger:
+    """Flushes the audit trail on a thread of its own as soon as a batch of events waits.
+
+    Apart from the scheduler, so that a burst neither waits for its next turn nor floods it.
+    """
+
+    def __init__(self, trail: AuditTrail) -> None:
+        self._trail = trail
+        self._full = threading.Event()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="audit-size-trigger", daemon=True)
+        trail.on_full = self._full.set
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Let a flush under way end. Harmless when repeated, or before a start."""
+        self._stopping = True
+        self._full.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stopping:
+            self._full.wait()
+            self._full.clear()
+            if not self._stopping:
+                self._trail.flush_quietly()
+
+
+def add_interval_jobs(
+    scheduler: BaseScheduler,
+    settings: Settings,
+    *,
+    flush: Callable[[], object],
+    reconcile: Callable[[], object],
+) -> None:
+    """Give the scheduler the jobs that run at intervals; a reconcile runs at its start as well."""
+    scheduler.configure(
+        executors={
+            "default": ThreadPoolExecutor(1),
+            # One and the same thread each time: its connection holds the reconciler's lock.
+            "reconcile": ThreadPoolExecutor(1),
+        },
+        # A late run is a run all the same; several missed ones are one.
+        job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
+        timezone="UTC",
+    )
+    scheduler.add_job(flush, "interval", seconds=settings.audit_interval_seconds, id="audit-flush")
+    scheduler.add_job(
+        reconcile,
+        "interval",
+        seconds=settings.reconcile_interval_seconds,
+        id="audit-reconcile",
+        executor="reconcile",
+        next_run_time=datetime.now(UTC),
+    )
