@@ -24,6 +24,7 @@ class _Entry(NamedTuple):
 #: The commands, in the order of `flashsale --help`.
 COMMANDS = {
     "migrate": _Entry("flashsale.cli.migrate", "Create the tables, or adopt the API's own."),
+    "publish": _Entry("flashsale.cli.publish", "Publish purchase events, all confirmed."),
 }
 
 

@@ -79,7 +79,7 @@ def publish(
       tail -f events.jsonl | flashsale publish -
       flashsale publish hostile.jsonl --unchecked --queue purchase_test
     """
-    refusals = _Refusals()
+    refusals = Refusals()
     if file is not None:
         if sale is not None or count is not None:
             raise click.UsageError("give either FILE or --sale and --count, not both")
@@ -148,7 +148,7 @@ def paced(
             yield due
 
 
-class _Refusals:
+class Refusals:
     """Lines left out: counted, and the first of them named on stderr."""
 
     def __init__(self) -> None:
@@ -162,7 +162,7 @@ class _Refusals:
             click.echo("more lines are refused, and only counted from here on", err=True)
 
 
-def lines_of(file: str, refusals: _Refusals, *, unchecked: bool) -> Iterator[Group]:
+def lines_of(file: str, refusals: Refusals, *, unchecked: bool) -> Iterator[Group]:
     """The events of `file`, in groups of what has arrived; what is refused goes to `refusals`."""
     if file == "-":
         yield from acceptable_lines(sys.stdin.buffer, refusals, unchecked=unchecked)
@@ -171,7 +171,7 @@ def lines_of(file: str, refusals: _Refusals, *, unchecked: bool) -> Iterator[Gro
             yield from acceptable_lines(stream, refusals, unchecked=unchecked)
 
 
-def acceptable_lines(stream: BinaryIO, refusals: _Refusals, *, unchecked: bool) -> Iterator[Group]:
+def acceptable_lines(stream: BinaryIO, refusals: Refusals, *, unchecked: bool) -> Iterator[Group]:
     """The lines of `stream` but for blank and refused ones; memory is bounded whatever comes."""
     line_number = 0
     for lines in arriving_lines(stream):
