@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -103,7 +104,8 @@ def publish(
             for notice in publisher.notices:
                 click.echo(f"notice: {notice}", err=True)
             for group in groups if rate is None else paced(groups, rate):
-                advance(publisher.publish_bodies(group))
+                with _interrupts_deferred():
+                    advance(publisher.publish_bodies(group))
     except KeyboardInterrupt:
         code = exits.INTERRUPTED
     finally:
@@ -211,6 +213,26 @@ def _check_made_up(sale: str, longest_user_id: str) -> None:
         encode_checked(Purchase(sale, longest_user_id, now()))
     except EventRefused as refusal:
         raise click.UsageError(f"such events would be refused: {refusal}") from None
+
+
+@contextmanager
+def _interrupts_deferred() -> Iterator[None]:
+    """Let a Ctrl-C wait for the confirms of what is under way; a second one does not wait."""
+    pressed = False
+
+    def note(*_: object) -> None:
+        nonlocal pressed
+        if pressed:
+            raise KeyboardInterrupt
+        pressed = True
+
+    previous = signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
+    if pressed:
+        raise KeyboardInterrupt
 
 
 @contextmanager
