@@ -10,6 +10,7 @@ import sys
 import dramatiq
 
 from flashsale.errors import SettingsError
+from flashsale.logs import quieten_libraries
 from flashsale.settings import Settings
 from flashsale.worker import LogLifecycle, PurchaseWorker
 
@@ -22,6 +23,7 @@ except SettingsError as error:
     sys.stderr.write(f"flashsale cannot start, its environment is wrong:\n{error}\n")
     sys.exit(_EXIT_USAGE)
 
+quieten_libraries()
 worker = PurchaseWorker(settings)
 # Middleware added first is the last to hear of a shutdown's end: it logs to the very last line.
 worker.broker.middleware.insert(0, LogLifecycle(settings))

@@ -25,7 +25,7 @@ FROM unnest(%s::uuid[], %s::uuid[], %s::text[]) AS event (id, sale_id, user_id)
 JOIN sales ON sales.id = event.sale_id
 ORDER BY event.sale_id, event.user_id COLLATE "C"
 ON CONFLICT (sale_id, user_id) DO NOTHING
-RETURNING id
+RETURNING id::text
 """
 _INSERT_SQLITE = """
 INSERT INTO orders (id, sale_id, user_id)
@@ -36,7 +36,7 @@ WHERE true
 ON CONFLICT (sale_id, user_id) DO NOTHING
 RETURNING id
 """
-_KNOWN_SALES_POSTGRES = "SELECT id FROM sales WHERE id = ANY(%s::uuid[])"
+_KNOWN_SALES_POSTGRES = "SELECT id::text FROM sales WHERE id = ANY(%s::uuid[])"
 _KNOWN_SALES_SQLITE = "SELECT id FROM sales WHERE id IN (SELECT value FROM json_each(?))"
 
 

@@ -33,7 +33,8 @@ SELECT created_at FROM orders WHERE created_at > {p} AND created_at < {p}
 ORDER BY created_at LIMIT 1 OFFSET {p}
 """
 _MISSING = """
-SELECT orders.id, orders.sale_id, orders.user_id, orders.created_at
+SELECT CAST(orders.id AS text), CAST(orders.sale_id AS text), orders.user_id,
+       orders.created_at
 FROM orders
 WHERE orders.created_at >= {p} AND orders.created_at <= {p} AND orders.status = {p}
   AND NOT EXISTS (
