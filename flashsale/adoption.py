@@ -4,7 +4,6 @@ The API's own migration makes the same tables. Whichever runs first makes them; 
 is only looked at, never altered, and refused where flashsale could not work with it.
 """
 
-
 from __future__ import annotations
 
 from collections.abc import Sequence

@@ -8,7 +8,6 @@ Call these functions before other threads of the process use a database: peewee-
 the finished migrations under patches of Peewee that all threads see.
 """
 
-
 from __future__ import annotations
 
 import logging

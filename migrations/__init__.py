@@ -1,1 +1,1 @@
-"""The numbered migrations that peewee-migrate runs; ``flashsale migrate`` is the way to run them."""
+"""The numbered migrations that peewee-migrate runs, by ``flashsale migrate``."""

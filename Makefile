@@ -1,0 +1,44 @@
+# `make demo` and `make test` need nothing but Python 3.11 or later, and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# pyenv keeps the other Pythons beside its shims, where tox would not find them.
+SHIMS := $(filter %/shims,$(subst :, ,$(PATH)))
+PYTHONS := $(wildcard $(addsuffix /../versions/3.1[1-9]*/bin,$(SHIMS)))
+EMPTY :=
+export PATH := $(subst $(EMPTY) $(EMPTY),:,$(PATH) $(PYTHONS))
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-fast lint servers install clean
+
+help:  ## Show this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+install: $(VENV)/.installed  ## Make the virtual environment, with flashsale in it
+
+$(VENV)/.installed: setup.cfg pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "flashsale needs Python 3.11 or later: make PYTHON=python3.11 …")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[test]' 'tox>=4.20'
+	@touch $@
+
+demo: install  ## Run the main job on SQLite and in memory: 20,000 purchase events
+	@$(BIN)/flashsale demo
+
+servers:  ## Install PostgreSQL and RabbitMQ where they are missing; needs root
+	@tools/install-servers.sh
+
+# Without the servers the tests that need them are skipped by name; in CI that is a failure.
+test: install  ## Run everything: tests on each Python, lint, types, imports
+	@tools/install-servers.sh || test -z "$$CI"
+	$(BIN)/tox run
+
+test-fast: install  ## Run the unit tests on one Python
+	$(BIN)/python -m pytest tests/unit -q
+
+lint: install  ## Run ruff, mypy and import-linter
+	$(BIN)/tox run -e lint,types,imports
+
+clean:  ## Remove what make has made
+	rm -rf $(VENV) .tox build dist *.egg-info
