@@ -12,7 +12,7 @@ import dramatiq
 from flashsale.errors import SettingsError
 from flashsale.logs import quieten_libraries
 from flashsale.settings import Settings
-from flashsale.worker import LogLifecycle, PurchaseWorker
+from flashsale.worker import ProcessLifecycle, PurchaseWorker
 
 _EXIT_USAGE = 2
 
@@ -26,6 +26,6 @@ except SettingsError as error:
 quieten_libraries()
 worker = PurchaseWorker(settings)
 # Middleware added first is the last to hear of a shutdown's end: it logs to the very last line.
-worker.broker.middleware.insert(0, LogLifecycle(settings))
+worker.broker.middleware.insert(0, ProcessLifecycle(settings))
 dramatiq.set_broker(worker.broker)
 confirm_purchases = worker.actor

@@ -21,12 +21,13 @@ from flashsale.brokers.rabbitmq import PurchaseBroker
 from flashsale.confirmation import Confirmation, failure_of, read_purchase
 from flashsale.database import PostgresDatabase, close_database, open_database
 from flashsale.errors import StoreError
-from flashsale.logs import LogQueue, handler, quieten_libraries
+from flashsale.logs import LogQueue, handler
 from flashsale.orders import OrderBook
 from flashsale.purchases import Purchase
 from flashsale.reconcile import Reconciler
 from flashsale.schedule import SizeTrigger, add_interval_jobs
 from flashsale.settings import Settings
+from flashsale.watchdog import Watchdog, stop_with_parent
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +39,7 @@ _THREAD_POLL_MILLISECONDS = 250
 # What statements under way may take of the time for a shutdown; the rest is for the audit trail.
 _STATEMENTS_SHARE = 0.6
 _BACKSTOP_GRACE_SECONDS = 0.5
+_STUCK_SECONDS = 30.0
 _EXIT_ABANDONED = 1
 
 
@@ -72,7 +74,9 @@ class PurchaseWorker:
             flush=self.trail.flush_quietly,
             reconcile=self._reconciler.run_quietly,
         )
+        self._watchdog = Watchdog(self._symptom)
         self._consumers: list[BatchingConsumer[Purchase]] = []
+        self._host: dramatiq.Worker | None = None
         self._draining = False
         self._drained_at = time.monotonic()
 
@@ -97,16 +101,19 @@ class PurchaseWorker:
             options={"throws": StoreError},  # failures have log lines of their own
         )
 
-    def start(self) -> None:
-        """Start what runs beside Dramatiq's threads."""
+    def start(self, host: dramatiq.Worker) -> None:
+        """Start what runs beside the threads of `host`, and watch those."""
+        self._host = host
         self._flusher.start()
         self._scheduler.start()
+        self._watchdog.start()
         log.info("worker.started", extra={"database": str(self.settings.database)})
 
     def drain(self) -> None:
         """Begin to stop: take nothing more, and bound how long work under way may last."""
         self._draining = True
         self._drained_at = time.monotonic()
+        self._watchdog.stop()
         self._bound_statements(_STATEMENTS_SHARE)
         threading.Thread(target=self._backstop, name="backstop", daemon=True).start()
         for consumer in self._consumers:
@@ -166,6 +173,18 @@ class PurchaseWorker:
         self._consumers.append(consumer)
         return consumer
 
+    def _symptom(self) -> str | None:
+        """Why this process cannot go on, if so."""
+        host = self._host
+        for thread in (*host.workers, *host.consumers.values()) if host else ():
+            if not thread.is_alive():
+                return f"{type(thread).__name__} {thread.name} has ended"
+        # Dramatiq may have put a consumer that failed out of use; the newest is the one at work.
+        limit = max(_STUCK_SECONDS, 3 * self.settings.statement_timeout_seconds)
+        if self._consumers and self._consumers[-1].stuck_seconds() > limit:
+            return f"nothing has moved for {limit:g} s"
+        return None
+
     def _bound_statements(self, share: float) -> None:
         if isinstance(self.database, PostgresDatabase):
             self.database.hurry(self._drained_at + share * self.settings.shutdown_seconds)
@@ -184,7 +203,7 @@ class _Lifecycle(Middleware):
 
     def before_worker_boot(self, broker: Broker, worker: dramatiq.Worker) -> None:  # noqa: ARG002
         worker.worker_timeout = _THREAD_POLL_MILLISECONDS
-        self._worker.start()
+        self._worker.start(worker)
 
     def before_worker_shutdown(self, broker: Broker, worker: dramatiq.Worker) -> None:  # noqa: ARG002
         self._worker.drain()
@@ -193,8 +212,8 @@ class _Lifecycle(Middleware):
         self._worker.stop()
 
 
-class LogLifecycle(Middleware):
-    """Lets no log line of the process block its work, from boot to the end of the shutdown."""
+class ProcessLifecycle(Middleware):
+    """Sees to the process itself: it never blocks on a log line, and ends with its master."""
 
     def __init__(self, settings: Settings) -> None:
         # Dramatiq replaces sys.stderr by a pipe to its master; descriptor 2 is still the terminal.
@@ -204,7 +223,7 @@ class LogLifecycle(Middleware):
 
     def after_process_boot(self, broker: Broker) -> None:  # noqa: ARG002
         self._queue.start(self._level)
-        quieten_libraries()
+        stop_with_parent()
 
     def after_worker_shutdown(self, broker: Broker, worker: dramatiq.Worker) -> None:  # noqa: ARG002
         self._queue.stop()

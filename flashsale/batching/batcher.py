@@ -70,6 +70,8 @@ class Batcher(Generic[T]):
         self._hold_order = itertools.count()
         self._in_flight: set[int] = set()
         self._acknowledged_at = clock()
+        #: Since when the workers have had batches and returned none; None while they have none.
+        self.waiting_since: float | None = None
 
     def begin_channel(self) -> None:
         """Start over for a new channel. What was open on the old one returns by itself."""
@@ -120,12 +122,14 @@ class Batcher(Generic[T]):
         else:
             return None
         self._in_flight.add(id(batch))
+        self.waiting_since = self.waiting_since or self._clock()
         self._tally.batches += 1
         return batch
 
     def conclude(self, batch: Batch[T]) -> list[Letter]:
         """Take a batch back from its worker. Returns the dead letters that it leads to."""
         self._in_flight.discard(id(batch))
+        self.waiting_since = self._clock() if self._in_flight else None
         if batch.failure is Failure.SYSTEM:
             self._breaker.trip(batch.explanation)
         elif batch.failure is None:

@@ -71,6 +71,7 @@ class BatchingConsumer(Consumer, Generic[T]):
         self._draining = False
         self._failed_opens = 0
         self._reported_cause = ""
+        self._moved_at = clock()
         # Filled by other threads; a deque's append and popleft are atomic.
         self._processed: deque[Batch[T]] = deque()
         self._confirmed: deque[Sequence[Letter]] = deque()
@@ -88,7 +89,13 @@ class BatchingConsumer(Consumer, Generic[T]):
         self._interrupted.set()
         self._wake()
 
+    def stuck_seconds(self) -> float:
+        """How long its thread, or all of the workers it feeds, have not moved. Thread-safe."""
+        now = self._clock()
+        return max(now - self._moved_at, now - (self._batcher.waiting_since or now))
+
     def __next__(self) -> MessageProxy | None:
+        self._moved_at = self._clock()
         try:
             if self._channel is None:
                 self._channel = self._open_channel()
