@@ -1,0 +1,70 @@
+"""The README's tables and commands are true of the code."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from flashsale.cli import cli
+from flashsale.purchases import Reason
+from flashsale.settings import TUNABLES, Settings
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+ROWS = dict(re.findall(r"^\| `([A-Z_]+)` \| `([^`]+)` \|", README, re.MULTILINE))
+
+
+@pytest.mark.parametrize("name", TUNABLES)
+def test_each_tunable_stands_there_with_its_default_and_meaning(name: str) -> None:
+    setting = TUNABLES[name]
+
+    assert f"| `{name}` | `{setting.default}` | {setting.metadata['meaning']} |" in README
+
+
+def test_no_variable_stands_there_that_is_not_read() -> None:
+    contract = {
+        "DATABASE_URL": "sqlite:///flashsale.db",
+        "RABBITMQ_URL": Settings.broker_urls[0],
+        "PURCHASE_QUEUE": Settings.purchase_queue,
+        "DEAD_LETTER_QUEUE": "<PURCHASE_QUEUE>.XQ",
+        "PURCHASE_QUEUE_TYPE": Settings.purchase_queue_type,
+    }
+
+    assert contract | {name: str(tunable.default) for name, tunable in TUNABLES.items()} == ROWS
+
+
+def test_each_log_event_of_the_table_is_logged_somewhere() -> None:
+    """An operator who searches for one finds it spelt so."""
+    code = "".join(path.read_text() for path in (ROOT / "flashsale").rglob("*.py"))
+    operating = README.split("## Operate")[1].split("## Develop")[0]
+    events = re.findall(
+        r"`((?:work|worker|broker|topology|events|dead_letters|audit)\.\w+)`", operating
+    )
+
+    assert events
+    assert [event for event in events if f'"{event}"' not in code] == []
+
+
+def test_each_reason_it_names_can_be_given() -> None:
+    """`poison` is reserved: no worker gives it yet."""
+    named = set(
+        re.findall(r"`(\w+)`", README.split("Reasons of dead letters:")[1].split("\n\n")[0])
+    )
+
+    assert named == {reason.value for reason in Reason} - {Reason.POISON.value}
+
+
+@pytest.mark.parametrize("command", sorted(set(re.findall(r"^\$ flashsale (\w+)", README, re.M))))
+def test_each_command_it_shows_exists_and_has_help(command: str) -> None:
+    result = CliRunner().invoke(cli, [command, "--help"])
+
+    assert result.exit_code == 0
+    assert f"flashsale {command}" in result.output
+
+
+@pytest.mark.parametrize("target", sorted(set(re.findall(r"(?:`|\$ )make ([a-z-]+)", README))))
+def test_each_make_target_it_names_exists(target: str) -> None:
+    assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
