@@ -18,53 +18,10 @@ from flashsale.errors import StoreError
 from flashsale.migration import MigrationError, migrate, roll_back, status
 from flashsale.models import MODELS, AuditEvent, AuditEventType, Order, Sale
 from flashsale.urls import parse_database_url
+from tests.support.api import API_MIGRATION
 
 NAMES = ["001_create_sales", "002_create_orders", "003_create_order_audit_trail"]
 TABLES = ("sales", "orders", "order_audit_trail")
-
-# What the API's own migration runs: the contract, column for column and name for name.
-API_MIGRATION = """
-CREATE TABLE "sales" (
-    "id" UUID NOT NULL,
-    "name" VARCHAR(255) NOT NULL,
-    "total_stock" INTEGER NOT NULL,
-    "starts_at" TIMESTAMPTZ(6) NOT NULL,
-    "ends_at" TIMESTAMPTZ(6) NOT NULL,
-    "created_at" TIMESTAMPTZ(6) NOT NULL DEFAULT CURRENT_TIMESTAMP,
-    "updated_at" TIMESTAMPTZ(6) NOT NULL,
-    CONSTRAINT "sales_pkey" PRIMARY KEY ("id")
-);
-CREATE TABLE "orders" (
-    "id" UUID NOT NULL,
-    "sale_id" UUID NOT NULL,
-    "user_id" VARCHAR(255) NOT NULL,
-    "status" VARCHAR(50) NOT NULL DEFAULT 'CONFIRMED',
-    "created_at" TIMESTAMPTZ(6) NOT NULL DEFAULT CURRENT_TIMESTAMP,
-    CONSTRAINT "orders_pkey" PRIMARY KEY ("id")
-);
-CREATE TABLE "order_audit_trail" (
-    "id" UUID NOT NULL,
-    "sale_id" UUID NOT NULL,
-    "user_id" VARCHAR(255) NOT NULL,
-    "event_type" VARCHAR(100) NOT NULL,
-    "metadata" JSONB,
-    "created_at" TIMESTAMPTZ(6) NOT NULL DEFAULT CURRENT_TIMESTAMP,
-    CONSTRAINT "order_audit_trail_pkey" PRIMARY KEY ("id")
-);
-CREATE INDEX "idx_sales_time_range" ON "sales"("starts_at", "ends_at");
-CREATE INDEX "idx_sales_created_at" ON "sales"("created_at" DESC);
-CREATE INDEX "idx_orders_sale_id" ON "orders"("sale_id");
-CREATE INDEX "idx_orders_user_id" ON "orders"("user_id");
-CREATE INDEX "idx_orders_created_at" ON "orders"("created_at" DESC);
-CREATE UNIQUE INDEX "orders_sale_id_user_id_key" ON "orders"("sale_id", "user_id");
-CREATE INDEX "idx_audit_sale_user" ON "order_audit_trail"("sale_id", "user_id");
-CREATE INDEX "idx_audit_event_type" ON "order_audit_trail"("event_type");
-CREATE INDEX "idx_audit_created_at" ON "order_audit_trail"("created_at" DESC);
-ALTER TABLE "orders" ADD CONSTRAINT "orders_sale_id_fkey"
-    FOREIGN KEY ("sale_id") REFERENCES "sales"("id") ON DELETE CASCADE ON UPDATE CASCADE;
-ALTER TABLE "order_audit_trail" ADD CONSTRAINT "order_audit_trail_sale_id_fkey"
-    FOREIGN KEY ("sale_id") REFERENCES "sales"("id") ON DELETE CASCADE ON UPDATE CASCADE;
-"""
 
 CATALOG = {
     "columns": """

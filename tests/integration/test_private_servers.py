@@ -24,9 +24,14 @@ _OWNER = """
 import time
 from tests.support.postgres import PrivatePostgres
 from tests.support.rabbitmq import PrivateRabbitMQ
+from tests.support.workers import RunningWorker
 with PrivatePostgres() as postgres, PrivateRabbitMQ() as rabbitmq:
-    print(postgres.pid, *rabbitmq.pids, postgres.folder, rabbitmq.folder, flush=True)
-    time.sleep(600)
+    env = {"DATABASE_URL": postgres.url(), "RABBITMQ_URL": rabbitmq.url()}
+    with RunningWorker(env, processes=2) as worker:
+        worker.wait_for_log("broker.connected", 15, lines=2)
+        print(postgres.pid, *rabbitmq.pids, *worker.pids())
+        print(postgres.folder, rabbitmq.folder, worker.folder, flush=True)
+        time.sleep(600)
 """
 
 
@@ -111,14 +116,14 @@ def test_nothing_is_left_behind_by_a_killed_owner() -> None:
     )
     assert owner.stdout is not None
     with owner.stdout:
-        *pids, postgres_folder, rabbitmq_folder = owner.stdout.readline().split()
+        pids, folders = owner.stdout.readline().split(), owner.stdout.readline().split()
     assert all(Path(f"/proc/{pid}").exists() for pid in pids)
 
     os.kill(owner.pid, signal.SIGKILL)
     owner.wait()
 
-    left = [*(Path(f"/proc/{pid}") for pid in pids), Path(postgres_folder), Path(rabbitmq_folder)]
-    wait_until(lambda: not any(path.exists() for path in left), 15, "the servers and folders go")
+    left = [*(Path(f"/proc/{pid}") for pid in pids), *map(Path, folders)]
+    wait_until(lambda: not any(path.exists() for path in left), 15, "processes and folders go")
 
 
 def _ask(server: PrivatePostgres, database: str, question: str) -> str:

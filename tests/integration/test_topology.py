@@ -7,11 +7,11 @@ from collections.abc import Iterator
 
 import pika
 import pytest
-from pika.adapters.blocking_connection import BlockingChannel
 
 from flashsale.brokers.topology import ensure_topology, require_topology
 from flashsale.errors import BrokerMisconfigured, BrokerUnavailable
 from tests.conftest import QueueNames
+from tests.support.api import declare_as_the_api_does
 from tests.support.rabbitmq import PrivateRabbitMQ
 
 
@@ -39,18 +39,6 @@ def limited(limited_url: str) -> Iterator[pika.BlockingConnection]:
     connection.close()
 
 
-def declare_as_the_api_does(channel: BlockingChannel, names: QueueNames) -> None:
-    channel.queue_declare(names.dead_letter_queue, durable=True)
-    channel.queue_declare(
-        names.purchase_queue,
-        durable=True,
-        arguments={
-            "x-dead-letter-exchange": "",
-            "x-dead-letter-routing-key": names.dead_letter_queue,
-        },
-    )
-
-
 def ensure(
     connection: pika.BlockingConnection, names: QueueNames, *, quorum: bool = False
 ) -> list[str]:
@@ -65,12 +53,12 @@ def test_either_side_may_declare_the_queues_first(
     """RabbitMQ closes the channel of a declaration that is not equal to the first one."""
     channel = connection.channel()
     if first == "api":
-        declare_as_the_api_does(channel, queue_names)
+        declare_as_the_api_does(channel, *queue_names)
 
     assert ensure(connection, queue_names) == []
     assert ensure(connection, queue_names) == []
 
-    declare_as_the_api_does(channel, queue_names)
+    declare_as_the_api_does(channel, *queue_names)
 
 
 def test_what_the_purchase_queue_rejects_is_in_the_dead_letter_queue(

@@ -2,18 +2,21 @@
 
     guardian.py OWNER_PID SIGNAL FOLDER USER COMMAND...
 
-Prints the server's pid. When the owner is gone it sends SIGNAL to the server and removes FOLDER.
+Prints the server's pid, which leads a process group of its own. When the owner is gone it sends
+SIGNAL to the server, then ends what is left of the group, and removes FOLDER.
 A process of its own, because PR_SET_PDEATHSIG follows the *thread* that started the child: a
 server started from a short-lived thread would die with that thread.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import pwd
 import select
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -41,6 +44,7 @@ def main() -> int:
         user=user or None,
         group=pwd.getpwnam(user).pw_gid if user else None,
         extra_groups=[] if user else None,
+        process_group=0,
         preexec_fn=die_with_guardian,  # noqa: PLW1509  (this program has one thread)
     )
     print(server.pid, flush=True)  # noqa: T201
@@ -52,6 +56,8 @@ def main() -> int:
         except subprocess.TimeoutExpired:
             server.kill()
             server.wait()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGKILL)  # children that it has left behind
         shutil.rmtree(folder, ignore_errors=True)
     return server.wait() & 0xFF
 

@@ -77,6 +77,14 @@ class GuardedProcess:
                 os.kill(self.pid, how)
             self._guardian.wait(timeout)
 
+    def wait(self, timeout: float) -> int:
+        """The server's exit code once it has ended; 256 less a signal's number where one ended it.
+
+        Raises:
+            subprocess.TimeoutExpired: it still runs after `timeout` seconds.
+        """
+        return self._guardian.wait(timeout)
+
     def log_tail(self) -> str:
         lines = self.log.read_text(errors="replace").splitlines()
         return "\n".join(lines[-_LOG_TAIL_LINES:])
