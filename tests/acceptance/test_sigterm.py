@@ -1,0 +1,50 @@
+"""SIGTERM: work under way ends, all else goes back to its queue, and the process goes in time."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.acceptance.conftest import RECONCILE_SOON, StartWorker, finish
+from tests.support.postgres import PrivatePostgres
+from tests.support.shop import Shop
+
+pytestmark = pytest.mark.acceptance
+
+USERS = [f"buyer-{number}" for number in range(6_000)]
+
+
+def test_under_load_every_event_is_an_order_with_its_audit_row_or_back_in_the_queue(
+    shop: Shop, start_worker: StartWorker
+) -> None:
+    shop.slow_down(0.1)
+    shop.buy(USERS)
+    worker = start_worker(shop, FLASHSALE_BATCH_SIZE="50")
+    shop.wait_for_orders(500, 15)
+
+    worker.terminate()
+
+    assert worker.wait(5) == 0
+    orders = shop.orders()
+    assert 500 <= len(orders) < len(USERS)
+    assert shop.ready(shop.purchase_queue) == len(USERS) - len(orders)
+    assert shop.confirmations() == orders
+    finish(shop, start_worker(shop, **RECONCILE_SOON), USERS)
+
+
+def test_while_postgres_is_down_the_worker_ends_all_the_same(
+    mortal_postgres: PrivatePostgres, mortal_postgres_shop: Shop, start_worker: StartWorker
+) -> None:
+    shop = mortal_postgres_shop
+    shop.slow_down(0.1)
+    shop.buy(USERS)
+    worker = start_worker(shop, FLASHSALE_BATCH_SIZE="50")
+    shop.wait_for_orders(500, 15)
+    mortal_postgres.crash()
+    try:
+        worker.wait_for_log("work.suspended", 10)
+        worker.terminate()
+        assert worker.wait(8) == 0
+    finally:
+        mortal_postgres.start()
+
+    finish(shop, start_worker(shop, **RECONCILE_SOON), USERS)
