@@ -101,9 +101,13 @@ class _Enqueue(logging.Handler):
 
 
 def quieten_libraries() -> None:
-    """Leave out what libraries say of each step: Dramatiq of a batch, APScheduler of a run."""
-    for name in ("apscheduler", "dramatiq.worker"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    """Leave out what libraries say of each step: Dramatiq of a batch, APScheduler of a run.
+
+    APScheduler warns of a run that is left out because the one before still works, as a flush of a
+    long audit queue does: nothing is wrong then.
+    """
+    logging.getLogger("dramatiq.worker").setLevel(logging.WARNING)
+    logging.getLogger("apscheduler").setLevel(logging.ERROR)
 
 
 def configure_command(log_format: LogFormat, level: str) -> None:
