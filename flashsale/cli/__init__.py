@@ -25,6 +25,7 @@ class _Entry(NamedTuple):
 COMMANDS = {
     "migrate": _Entry("flashsale.cli.migrate", "Create the tables, or adopt the API's own."),
     "publish": _Entry("flashsale.cli.publish", "Publish purchase events, all confirmed."),
+    "demo": _Entry("flashsale.cli.demo", "Play a whole sale through, with nothing installed."),
 }
 
 
