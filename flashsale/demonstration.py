@@ -12,7 +12,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Any, cast
@@ -37,9 +37,6 @@ _POLL_SECONDS = 0.01
 _AUDIT_QUEUE_SHARE = 0.5
 # Reading a large sale back takes longer than any statement of the worker may.
 _STATEMENT_TIMEOUT_SECONDS = 60.0
-# The worker ends its process when a shutdown takes longer. In memory nothing is redelivered, and
-# this process has rows to read back.
-_SHUTDOWN_SECONDS = 600.0
 
 _SHOPPER = re.compile(r"shopper-([0-9]+)")
 # Every bad event carries its number and the reason it is to be refused for, however malformed.
@@ -120,7 +117,6 @@ class Demonstration:
     """
 
     def __init__(self, settings: Settings, mix: Mix) -> None:
-        settings = replace(settings, shutdown_seconds=_SHUTDOWN_SECONDS)
         self._settings = settings
         self._mix = mix
         self._published = Published()

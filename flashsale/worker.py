@@ -79,6 +79,7 @@ class PurchaseWorker:
         self._host: dramatiq.Worker | None = None
         self._draining = False
         self._drained_at = time.monotonic()
+        self._stopped = threading.Event()
 
         middleware: list[Middleware] = [_Lifecycle(self), self._retries()]
         if embedded:
@@ -140,6 +141,8 @@ class PurchaseWorker:
         )
         if not self.tally.is_conserved:
             log.error("worker.not_conserved", extra={"tally": str(self.tally)})
+        self._stopped.set()
+        self._stopped.set()
 
     def _retries(self) -> HeldRetries:
         return HeldRetries(
@@ -191,7 +194,8 @@ class PurchaseWorker:
 
     def _backstop(self) -> None:
         """End the process where its shutdown does not: what is unacknowledged comes again."""
-        time.sleep(self.settings.shutdown_seconds + _BACKSTOP_GRACE_SECONDS)
+        if self._stopped.wait(self.settings.shutdown_seconds + _BACKSTOP_GRACE_SECONDS):
+            return
         log.error("worker.shutdown_abandoned", extra={"open": self.tally.open})
         time.sleep(_BACKSTOP_GRACE_SECONDS / 2)  # for that line to get out
         os._exit(_EXIT_ABANDONED)
