@@ -122,13 +122,19 @@ class OrderBook:
             rows = self._query(_INSERT_SQLITE, events)
         inserted = {order_id for (order_id,) in rows}
 
-        missing = len(inserted) < len(indexes)
-        known_sales = self._known_sales(set(sale_ids)) if missing else ()
-        for index, order_id, sale_id in zip(indexes, order_ids, sale_ids, strict=True):
+        missing = []
+        for index, order_id in zip(indexes, order_ids, strict=True):
             if order_id in inserted:
                 outcomes[index] = Confirmed(order_id)
             else:
-                outcomes[index] = _DUPLICATE if sale_id in known_sales else _UNKNOWN_SALE
+                missing.append(index)
+        if not missing:
+            return
+        # The orders are committed and have their outcomes: this may fail without hiding them.
+        known_sales = self._known_sales({purchases[index].sale_id for index in missing})
+        for index in missing:
+            known = purchases[index].sale_id in known_sales
+            outcomes[index] = _DUPLICATE if known else _UNKNOWN_SALE
 
     def _known_sales(self, sale_ids: Iterable[str]) -> set[str]:
         wanted = sorted(sale_ids)
