@@ -22,12 +22,15 @@ from flashsale.errors import StoreError, SystemFault
 from flashsale.faults import NoAnswer, fault_of
 from flashsale.urls import DatabaseAddress
 
+# libpq's own connect_timeout is of no effect where the client waits in a callback, as ours does.
 CONNECT_TIMEOUT_SECONDS = 5.0
 # The server's own timeout should be the one that speaks: it names the statement's fate. The
 # client's comes later, for a server or a network that does not answer at all.
 CLIENT_GRACE_SECONDS = 1.0
 _LOCK_TIMEOUT_SHARE = 0.5
 _DEADLINE_CHECK_SECONDS = 0.25
+# SQLSTATEs of the last words on a connection: the server shuts down, crashed, or ended it.
+_CONNECTION_ENDED = "57P"
 
 # https://www.postgresql.org/docs/15/runtime-config-client.html
 _SESSION = {
@@ -52,10 +55,15 @@ def open_database(
         return PostgresDatabase(address, statement_timeout_seconds)
     database: peewee.Database = PooledSqliteDatabase(
         address.name,
-        pragmas={"journal_mode": "wal", "foreign_keys": 1, "synchronous": "full"},
+        pragmas={
+            "journal_mode": "wal",
+            "foreign_keys": 1,
+            "synchronous": "full",
+            "busy_timeout": round(statement_timeout_seconds * _LOCK_TIMEOUT_SHARE * 1000),
+        },
         autoconnect=False,
         max_connections=address.pool_size,
-        timeout=address.pool_timeout_seconds,  # the wait for a connection, and for the file's lock
+        timeout=address.pool_timeout_seconds,
         check_same_thread=False,  # the pool hands a connection from thread to thread, one at a time
     )
     return database
@@ -82,7 +90,8 @@ def session(database: peewee.Database) -> Iterator[peewee.Database]:
         fault = fault_of(error, connected=connected)
         if fault is None:  # not the database's: a mistake of ours must not pass for an outage
             raise
-        if isinstance(database, PostgresDatabase) and fault.sqlstate is None:
+        lost = fault.sqlstate is None or fault.sqlstate.startswith(_CONNECTION_ENDED)
+        if lost and isinstance(database, PostgresDatabase):
             # What broke this connection (a restart, a failover) has broken the idle ones too.
             database.close_idle()
         # The driver's own text is cut off here: it quotes values of rows.
@@ -108,7 +117,6 @@ class PostgresDatabase(PooledPostgresqlDatabase):  # type: ignore[misc]
         self._give_up_at: float | None = None
         connection_class = type("BoundedConnection", (_BoundedConnection,), {"patience": self})
         parameters: dict[str, Any] = {
-            "connect_timeout": str(round(CONNECT_TIMEOUT_SECONDS)),
             "keepalives_idle": "10",
             "keepalives_interval": "5",
             "keepalives_count": "3",
@@ -133,9 +141,12 @@ class PostgresDatabase(PooledPostgresqlDatabase):  # type: ignore[misc]
         """Let no call wait past `give_up_at` (``time.monotonic()``), also those that wait now."""
         self._give_up_at = give_up_at
 
-    def deadline(self) -> float:
+    def deadline(self, *, connecting: bool = False) -> float:
         """The ``time.monotonic()`` at which a call that starts now is given up."""
-        patience = time.monotonic() + self._statement_timeout_seconds + CLIENT_GRACE_SECONDS
+        seconds = self._statement_timeout_seconds + CLIENT_GRACE_SECONDS
+        if connecting:
+            seconds = min(seconds, CONNECT_TIMEOUT_SECONDS)
+        patience = time.monotonic() + seconds
         return patience if self._give_up_at is None else min(patience, self._give_up_at)
 
     def _session_options(self) -> list[str]:
@@ -150,7 +161,11 @@ class PostgresDatabase(PooledPostgresqlDatabase):  # type: ignore[misc]
     def _connect(self) -> Any:
         connection = super()._connect()
         if not getattr(connection, "checked", False):
-            _refuse_unsafe_server(connection)
+            try:
+                _refuse_unsafe_server(connection)
+            except BaseException:
+                self._close(connection, close_conn=True)  # or it would fill a place of the pool
+                raise
             connection.checked = True
         return connection
 
@@ -165,7 +180,6 @@ def _refuse_unsafe_server(connection: Any) -> None:
         cursor.execute("SHOW fsync")
         (fsync,) = cursor.fetchone()
     if fsync != "on":
-        connection.close()
         raise SystemFault(
             "PostgreSQL runs with fsync=off, so a crash could lose acknowledged orders:"
             " set fsync=on and reload the server"
@@ -179,7 +193,8 @@ def _wait_within_patience(connection: Any) -> None:
     never answers; only the client's own clock does. psycopg2 closes the connection on the error.
     """
     patience: PostgresDatabase | None = getattr(connection, "patience", None)
-    until = patience.deadline() if patience else math.inf
+    connecting = connection.status == psycopg2.extensions.STATUS_SETUP
+    until = patience.deadline(connecting=connecting) if patience else math.inf
     poller = select.poll()
     while (state := connection.poll()) != psycopg2.extensions.POLL_OK:
         reading = state == psycopg2.extensions.POLL_READ

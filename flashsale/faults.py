@@ -25,6 +25,7 @@ _TRANSIENT_STATES = {
     "57014": "the statement ran into its time limit",
     "57P01": "the server closed the connection",
     "57P02": "the server crashed and closed the connection",
+    "57P05": "the server closed the connection, which was idle too long for it",
 }
 _SYSTEM_CLASSES = {
     "08": "the connection failed",
