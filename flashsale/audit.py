@@ -101,6 +101,7 @@ class AuditTrail:
         self._recording = threading.Lock()
         self._flushing = threading.Lock()
         self._is_failing = False
+        self._is_dropping = False
         #: Rows handed to the database and committed, including those it had already.
         self.written = 0
         #: Events that found the queue at its limit.
@@ -113,13 +114,14 @@ class AuditTrail:
     def record(self, events: Iterable[AuditEvent]) -> None:
         """Queue events for the next flush."""
         with self._recording:
-            before = len(self._waiting)
             self._waiting.extend(events)
             excess = len(self._waiting) - self._limit
             for _ in range(excess):
                 self._waiting.pop()
             self.dropped += max(excess, 0)
-        if excess > 0 and before < self._limit:
+            first_dropped = excess > 0 and not self._is_dropping
+            self._is_dropping = self._is_dropping or first_dropped
+        if first_dropped:
             log.error("audit.queue_full", extra={"limit": self._limit, "dropped": excess})
         if len(self._waiting) >= self._batch_size:
             self.on_full()
@@ -136,13 +138,15 @@ class AuditTrail:
         written = 0
         with self._flushing:
             while self._waiting:
-                events = list(islice(self._waiting, _ROWS_PER_STATEMENT))
+                with self._recording:
+                    events = list(islice(self._waiting, _ROWS_PER_STATEMENT))
                 write_events(self._database, events)
                 with self._recording:
                     # Only this thread takes from the left, and `record` drops from the right only
                     # what it has just added, so these are the very events that were written.
                     for _ in events:
                         self._waiting.popleft()
+                    self._is_dropping = False
                 written += len(events)
                 self.written += len(events)
         return written
