@@ -1,0 +1,219 @@
+"""What an actor's work means for its deliveries and for the audit trail."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from flashsale.audit import AuditTrail
+from flashsale.batching import DONE, Batch, Delivery, Failure, Rejection
+from flashsale.confirmation import Confirmation, failure_of, read_purchase
+from flashsale.errors import (
+    StoreError,
+    SystemFault,
+    TransientFault,
+    UnclassifiedFault,
+)
+from flashsale.orders import OrderBook
+from flashsale.purchases import Purchase, Reason
+from tests.support.stores import Store, before_each_statement, open_store, purchases_of
+
+NO_SALE = "00000000-0000-4000-8000-000000000000"
+CANARY = "somebody's user id"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    with open_store(f"sqlite:///{tmp_path}/flashsale.db", statement_timeout_seconds=0.1) as made:
+        yield made
+
+
+@pytest.fixture
+def trail(store: Store) -> AuditTrail:
+    return AuditTrail(store.database)
+
+
+@pytest.fixture
+def confirmation(store: Store, trail: AuditTrail) -> Confirmation:
+    return Confirmation(OrderBook(store.database), trail, failures_limit=10)
+
+
+def batch_of(purchases: list[Purchase]) -> Batch[Purchase]:
+    return Batch(None, purchases, [Delivery(tag, b"") for tag in range(len(purchases))])
+
+
+def without_orders(store: Store) -> None:
+    store.execute("ALTER TABLE orders RENAME TO elsewhere")
+
+
+def with_orders(store: Store) -> None:
+    store.execute("ALTER TABLE elsewhere RENAME TO orders")
+
+
+def test_each_delivery_has_the_verdict_of_its_purchase(
+    store: Store, confirmation: Confirmation
+) -> None:
+    sale_id = store.add_sale()
+    store.forbid_bad_users()
+    batch = batch_of([*purchases_of(sale_id, "new", "new", "bad"), Purchase(NO_SALE, "lost")])
+
+    confirmation.confirm_purchases(batch)
+
+    assert batch.verdicts == [
+        DONE,
+        DONE,
+        Rejection(Reason.CONSTRAINT),
+        Rejection(Reason.UNKNOWN_SALE),
+    ]
+
+
+def test_an_order_has_one_confirmed_row_and_a_duplicate_none(
+    store: Store, confirmation: Confirmation, trail: AuditTrail
+) -> None:
+    sale_id = store.add_sale()
+    for _ in range(2):
+        confirmation.confirm_purchases(batch_of(purchases_of(sale_id, "user")))
+    trail.flush()
+
+    (row,) = store.trail()
+    assert row.event_type == "CONFIRMED"
+    assert row.metadata["orderId"] == store.order_ids()[sale_id, "user"]
+
+
+def test_an_outage_leaves_no_verdict_and_one_failed_row_for_each_event(
+    store: Store, confirmation: Confirmation, trail: AuditTrail
+) -> None:
+    """However often it is tried again, held here or redelivered."""
+    batch = batch_of(purchases_of(store.add_sale(), "a", "b"))
+    without_orders(store)
+    with pytest.raises(SystemFault):
+        confirmation.confirm_purchases(batch)
+    assert batch.verdicts == [None, None]
+    with pytest.raises(SystemFault):
+        confirmation.confirm_purchases(batch.rest())
+    assert len(trail) == 2
+    with pytest.raises(SystemFault):
+        confirmation.confirm_purchases(batch_of(list(batch.items)))
+
+    with_orders(store)
+    confirmation.confirm_purchases(batch.rest())
+    trail.flush()
+    assert [(row.user_id, row.event_type) for row in store.trail()] == [
+        ("a", "CONFIRMED"),
+        ("a", "FAILED_DB"),
+        ("b", "CONFIRMED"),
+        ("b", "FAILED_DB"),
+    ]
+
+
+def test_the_failed_rows_of_an_outage_are_bounded(
+    store: Store, confirmation: Confirmation, trail: AuditTrail
+) -> None:
+    """They may not displace the record of written orders."""
+    without_orders(store)
+    for number in range(50):
+        with pytest.raises(SystemFault):
+            confirmation.confirm_purchases(batch_of(purchases_of(NO_SALE, f"user-{number}")))
+
+    assert len(trail) == 10
+
+
+def test_an_unknown_sale_leaves_no_row(
+    store: Store, confirmation: Confirmation, trail: AuditTrail
+) -> None:
+    """Not even one that failed first: its foreign key could not be satisfied."""
+    batch = batch_of([Purchase(NO_SALE, "lost")])
+    without_orders(store)
+    with pytest.raises(SystemFault):
+        confirmation.confirm_purchases(batch)
+    with_orders(store)
+    confirmation.confirm_purchases(batch.rest())
+    trail.flush()
+
+    assert (len(trail), store.trail()) == (0, [])
+
+
+def test_a_failed_row_holds_no_value_of_another_event(
+    store: Store, confirmation: Confirmation, trail: AuditTrail
+) -> None:
+    without_orders(store)
+    with pytest.raises(SystemFault):
+        confirmation.confirm_purchases(batch_of(purchases_of(store.add_sale(), "a", CANARY)))
+    with_orders(store)
+    trail.flush()
+
+    by_user = {row.user_id: row for row in store.trail()}
+    assert CANARY not in json.dumps(by_user["a"].metadata)
+    assert set(by_user["a"].metadata) == {"error", "errorCode", "failedAt"}
+
+
+def test_what_was_written_before_a_failure_has_its_verdict_and_its_row(
+    store: Store, confirmation: Confirmation, trail: AuditTrail
+) -> None:
+    sale_id = store.add_sale()
+    store.forbid_bad_users()
+    batch = batch_of(purchases_of(sale_id, "a", "bad", "c", "d"))
+    second_half = 5  # after all four, the first half, "a" alone and "bad" alone
+
+    def lose_orders(statement: int) -> None:
+        if statement == second_half:
+            without_orders(store)
+
+    with before_each_statement(store.database, lose_orders), pytest.raises(SystemFault):
+        confirmation.confirm_purchases(batch)
+    trail.flush()
+
+    assert batch.verdicts == [DONE, Rejection(Reason.CONSTRAINT), None, None]
+    assert [(row.user_id, row.event_type) for row in store.trail()] == [
+        ("a", "CONFIRMED"),
+        ("c", "FAILED_DB"),
+        ("d", "FAILED_DB"),
+    ]
+
+
+def test_an_unforeseen_error_tells_its_type_and_place_and_not_its_text(
+    store: Store, confirmation: Confirmation
+) -> None:
+    def fail(statement: int) -> None:
+        raise KeyError(CANARY)
+
+    batch = batch_of(purchases_of(store.add_sale(), CANARY))
+    with before_each_statement(store.database, fail), pytest.raises(UnclassifiedFault) as caught:
+        confirmation.confirm_purchases(batch)
+
+    assert "KeyError at " in str(caught.value)
+    assert Path(__file__).name in str(caught.value)
+    assert CANARY not in str(caught.value)
+    assert caught.value.__cause__ is None
+    assert batch.verdicts == [None]
+
+
+@pytest.mark.parametrize(
+    ("error", "failure", "explanation"),
+    [
+        (TransientFault("a deadlock", sqlstate="40P01"), Failure.TRANSIENT, "a deadlock (SQLSTATE"),
+        (SystemFault("no answer"), Failure.SYSTEM, "no answer"),
+        (UnclassifiedFault("the driver"), Failure.UNCLASSIFIED, "the driver"),
+        (StoreError("unknown"), Failure.UNCLASSIFIED, "unknown"),
+        (ValueError(CANARY), Failure.UNCLASSIFIED, "ValueError"),
+    ],
+)
+def test_an_exception_tells_what_its_batch_had(
+    error: Exception, failure: Failure, explanation: str
+) -> None:
+    found, words = failure_of(error)
+
+    assert found is failure
+    assert words.startswith(explanation)
+    assert CANARY not in words
+
+
+def test_a_body_is_a_purchase_or_the_reason_why_there_is_none() -> None:
+    body = Purchase(NO_SALE, "user").encode()
+
+    assert read_purchase(body, 1_000) == Purchase(NO_SALE, "user")
+    assert read_purchase(body, 10) == Rejection(Reason.TOO_LARGE)
+    assert read_purchase(b"{", 1_000) == Rejection(Reason.JSON)
