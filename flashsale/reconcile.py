@@ -49,8 +49,8 @@ class Reconciler:
     """Searches for orders without their audit row, and writes it.
 
     Of all processes on a database one searches, the holder of an advisory lock; it keeps a
-    connection for that. When it dies the server frees the lock and another takes over from where
-    that one was known to work. Belongs to one thread.
+    connection for that. When it dies the server frees the lock and another takes over, from where
+    its own last search ended: a new one searches all orders once. Belongs to one thread.
     """
 
     def __init__(self, database: peewee.Database) -> None:
@@ -71,7 +71,8 @@ class Reconciler:
         until = datetime.now(UTC) - settling
         try:
             if not self._lead():
-                self._searched_to = max(self._searched_to, until - _OVERLAP)
+                # Whether the holder of the lock gets anywhere is not known (its host may be gone
+                # and the server not know it yet), so our own search stays where it ended.
                 return None
             with session(self._database):
                 written = self._search(self._searched_to, until)
@@ -92,23 +93,23 @@ class Reconciler:
 
     def release(self) -> None:
         """Give up the lock and the connection that holds it, for another process to search."""
-        with self._leadership, suppress(StoreError), session(self._database):
-            if self._leads and self._on_postgres:
-                self._leads = False
-                self._rows("SELECT pg_advisory_unlock(%s)", _LOCK_KEY)
+        leads, self._leads = self._leads, False
+        with self._leadership:
+            if leads and self._on_postgres:
+                with suppress(StoreError), session(self._database):
+                    self._rows("SELECT pg_advisory_unlock(%s)", _LOCK_KEY)
 
     def _lead(self) -> bool:
         if not self._leads:
-            # An open session around the later ones keeps the connection, and with it the lock.
-            self._leadership.enter_context(session(self._database))
-            self._leads = not self._on_postgres or self._take_lock()
-            if not self._leads:
-                self._leadership.close()
+            with session(self._database):
+                self._leads = not self._on_postgres or self._take_lock()
+                if self._leads:
+                    # Keeps the connection open beyond this session, and with it the lock.
+                    self._leadership.enter_context(self._database.connection_context())
         return self._leads
 
     def _take_lock(self) -> bool:
-        with session(self._database):
-            ((taken,),) = self._rows("SELECT pg_try_advisory_lock(%s)", _LOCK_KEY)
+        ((taken,),) = self._rows("SELECT pg_try_advisory_lock(%s)", _LOCK_KEY)
         return bool(taken)
 
     def _search(self, since: datetime, until: datetime) -> int:
