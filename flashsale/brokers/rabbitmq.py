@@ -129,6 +129,8 @@ class RabbitmqChannel:
             self._channel.add_on_cancel_callback(self._on_cancel)
 
     def start_consuming(self) -> None:
+        if self._consumer_tag is not None:
+            return
         with self._losses():
             self._consumer_tag = self._channel.basic_consume(self._queue, self._on_delivery)
 
@@ -141,6 +143,8 @@ class RabbitmqChannel:
             self._consumer_tag = None
 
     def receive(self, seconds: float, limit: int) -> Sequence[Delivery]:
+        if not self._connection.is_open:  # pika raises a ValueError for that
+            raise ChannelLost("the connection to RabbitMQ has ended")
         with self._losses():
             self._connection.process_data_events(time_limit=seconds)
             count = 0
