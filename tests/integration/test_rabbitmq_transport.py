@@ -1,0 +1,114 @@
+"""What only a server can show of the transport to RabbitMQ: the ways in which a channel is lost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pika
+import pytest
+
+from flashsale.batching import Channel, ChannelLost
+from flashsale.brokers.rabbitmq import PurchaseBroker
+from flashsale.settings import Settings
+from tests.conftest import QueueNames
+from tests.support.ports import free_port
+from tests.support.rabbitmq import PrivateRabbitMQ
+from tests.support.transports import Medium, rabbitmq_medium, take
+from tests.support.waiting import wait_until
+
+PATIENCE = 5.0
+
+
+@pytest.fixture
+def medium(rabbitmq_url: str, queue_names: QueueNames) -> Iterator[Medium]:
+    medium = rabbitmq_medium(rabbitmq_url, *queue_names)
+    yield medium
+    medium.transport.close(0)
+
+
+@pytest.fixture
+def channel(medium: Medium) -> Iterator[Channel]:
+    """A channel that consumes."""
+    channel = medium.transport.open()
+    channel.start_consuming()
+    yield channel
+    channel.close()
+
+
+def receive_until_lost(channel: Channel) -> None:
+    wait_until(lambda: channel.receive(PATIENCE, 1), PATIENCE, "the channel is lost")
+
+
+@pytest.mark.parametrize("which", ["purchase_queue", "dead_letter_queue"])
+def test_a_deleted_queue_is_not_quietly_created_again(
+    rabbitmq_server: PrivateRabbitMQ,
+    queue_names: QueueNames,
+    medium: Medium,
+    channel: Channel,
+    which: str,
+) -> None:
+    """Its messages are gone; a new and empty one would hide that."""
+    queue = getattr(queue_names, which)
+    connection = rabbitmq_server.connect()
+    connection.channel().queue_delete(queue)
+
+    if which == "purchase_queue":
+        with pytest.raises(ChannelLost, match=f"{queue}' was deleted"):
+            receive_until_lost(channel)
+    for _ in range(2):
+        with pytest.raises(ChannelLost, match=f"{queue}' does not exist"):
+            medium.transport.open()
+
+    with pytest.raises(pika.exceptions.ChannelClosedByBroker, match="404"):
+        connection.channel().queue_declare(queue, passive=True)
+    connection.close()
+
+
+def test_whatever_is_asked_of_a_channel_whose_connection_was_killed_it_is_lost(
+    rabbitmq_server: PrivateRabbitMQ, medium: Medium, channel: Channel
+) -> None:
+    medium.publish([b"0", b"1"])
+    tags = [delivery.tag for delivery in take(channel, 2)]
+    rabbitmq_server.ctl("close_all_connections", "test")
+
+    with pytest.raises(ChannelLost, match="the connection to RabbitMQ ended"):
+        receive_until_lost(channel)
+    for ask in (
+        lambda: channel.ack(tags[0], multiple=False),
+        lambda: channel.give_back(tags),
+        channel.stop_consuming,
+        lambda: channel.receive(0, 1),
+    ):
+        with pytest.raises(ChannelLost):
+            ask()
+    channel.wake()
+    channel.close()
+    again = medium.transport.open()
+    again.start_consuming()
+    assert [delivery.redelivered for delivery in take(again, 2)] == [True, True]
+    again.close()
+
+
+def test_an_acknowledgement_of_an_unknown_tag_loses_the_channel(channel: Channel) -> None:
+    """RabbitMQ closes it for that; no later delivery may then be taken for this channel's."""
+    channel.ack(42, multiple=False)
+
+    with pytest.raises(ChannelLost):
+        receive_until_lost(channel)
+
+
+def test_an_unreachable_node_is_named_without_the_credentials(queue_names: QueueNames) -> None:
+    address = f"127.0.0.1:{free_port()}"
+    medium = rabbitmq_medium(f"amqp://shop:hunter2@{address}", *queue_names)
+
+    with pytest.raises(ChannelLost, match=f"at {address} .Connection refused") as caught:
+        medium.transport.open()
+
+    assert "hunter2" not in str(caught.value)
+
+
+def test_dramatiq_may_not_put_its_envelopes_on_the_queue() -> None:
+    broker = PurchaseBroker(Settings(), new_consumer=lambda _: None, middleware=[])
+
+    with pytest.raises(TypeError, match=r"flashsale\.client\.publish_purchase"):
+        broker.enqueue(None)

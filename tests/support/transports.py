@@ -1,0 +1,73 @@
+"""Both transports of the worker without the worker, for tests that stand in for its consumer."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from flashsale.batching import Channel, Delivery, Transport
+from flashsale.brokers.embedded import EmbeddedBroker
+from flashsale.brokers.publishing import ConfirmingPublisher, Outgoing
+from flashsale.brokers.rabbitmq import PurchaseBroker
+from flashsale.settings import QueueType, Settings
+
+PREFETCH = 20
+
+
+class Medium(NamedTuple):
+    """A transport, and the way to put events on its queue."""
+
+    transport: Transport
+    publish: Callable[[Sequence[bytes]], None]
+
+
+def embedded_medium() -> Medium:
+    opened: list[Transport] = []
+    broker = EmbeddedBroker(prefetch=PREFETCH, new_consumer=opened.append, middleware=[])
+    broker.declare_queue("purchase")
+    broker.consume("purchase")
+
+    def publish(bodies: Sequence[bytes]) -> None:
+        for body in bodies:
+            broker.publish("purchase", body)
+
+    return Medium(opened[0], publish)
+
+
+def rabbitmq_medium(
+    url: str, purchase_queue: str, dead_letter_queue: str, queue_type: QueueType = "classic"
+) -> Medium:
+    """A medium whose queues exist as soon as a channel of it was opened."""
+    settings = Settings(
+        broker_urls=(url,),
+        purchase_queue=purchase_queue,
+        dead_letter_queue=dead_letter_queue,
+        purchase_queue_type=queue_type,
+        prefetch=PREFETCH,
+    )
+    opened: list[Transport] = []
+    broker = PurchaseBroker(settings, new_consumer=opened.append, middleware=[])
+    broker.consume(purchase_queue)
+
+    def publish(bodies: Sequence[bytes]) -> None:
+        with ConfirmingPublisher([url], "flashsale test") as publisher:
+            publisher.publish(Outgoing(purchase_queue, body) for body in bodies)
+
+    return Medium(opened[0], publish)
+
+
+def take(channel: Channel, count: int, timeout: float = 5.0) -> list[Delivery]:
+    """The next `count` deliveries, in as many turns as they need.
+
+    Raises:
+        TimeoutError: fewer have come.
+    """
+    taken: list[Delivery] = []
+    deadline = time.monotonic() + timeout
+    while len(taken) < count:
+        remaining = deadline - time.monotonic()
+        if remaining <= 0:
+            raise TimeoutError(f"{len(taken)} of {count} deliveries have come")
+        taken += channel.receive(remaining, count - len(taken))
+    return taken
