@@ -142,7 +142,6 @@ class PurchaseWorker:
         if not self.tally.is_conserved:
             log.error("worker.not_conserved", extra={"tally": str(self.tally)})
         self._stopped.set()
-        self._stopped.set()
 
     def _retries(self) -> HeldRetries:
         return HeldRetries(
