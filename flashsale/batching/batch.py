@@ -72,6 +72,7 @@ class Batch(Generic[T]):
         "ledger",
         "progress_at_failure",
         "received_at",
+        "unclassified_failures",
         "verdicts",
     )
 
@@ -87,6 +88,8 @@ class Batch(Generic[T]):
         self.verdicts: list[Verdict | None] = [None] * len(items)
         #: Failed attempts so far at the deliveries in it.
         self.attempts = 0
+        #: Those of them whose cause was unknown; see HeldRetries.
+        self.unclassified_failures = 0
         self.failure: Failure | None = None
         #: The failure in words that are safe to log.
         self.explanation = ""
@@ -94,7 +97,7 @@ class Batch(Generic[T]):
         self.hold_until = 0.0
         #: When the first of them was handed out, in seconds since the epoch; for people only.
         self.received_at = time.time()
-        #: What the process had settled when the rest first failed; see HeldRetries.
+        #: What the process had settled when the rest first failed so; see HeldRetries.
         self.progress_at_failure: int | None = None
 
     @classmethod
@@ -130,6 +133,7 @@ class Batch(Generic[T]):
             [self.deliveries[index] for index in indexes],
         )
         part.attempts = self.attempts
+        part.unclassified_failures = self.unclassified_failures
         part.failure = self.failure
         part.hold_until = self.hold_until
         part.received_at = self.received_at

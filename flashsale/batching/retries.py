@@ -72,9 +72,10 @@ class HeldRetries(Middleware):
         )
 
     def _give_up_where_hopeless(self, batch: Batch[Any]) -> None:
+        batch.unclassified_failures += 1
         if batch.progress_at_failure is None:
             batch.progress_at_failure = self._settled
         others_succeed = self._settled > batch.progress_at_failure
-        if others_succeed and batch.attempts + 1 >= self._unclassified_attempts:
+        if others_succeed and batch.unclassified_failures >= self._unclassified_attempts:
             for index in batch.undecided():
                 batch.verdicts[index] = Rejection(UNCLASSIFIED_REASON)
