@@ -68,7 +68,7 @@ class Batcher(Generic[T]):
         self._collected: deque[tuple[T, Delivery]] = deque()
         self._held: list[tuple[float, int, Batch[T]]] = []
         self._hold_order = itertools.count()
-        self._in_flight: set[int] = set()
+        self._in_flight: set[Batch[T]] = set()
         self._acknowledged_at = clock()
         #: Since when the workers have had batches and returned none; None while they have none.
         self.waiting_since: float | None = None
@@ -86,6 +86,7 @@ class Batcher(Generic[T]):
         """Take what has arrived. Returns the dead letters of what cannot be read."""
         self._ledger.deliver([delivery.tag for delivery in deliveries])
         self._tally.delivered += len(deliveries)
+        self._tally.open = self._ledger.open_count
         received_at = time.time()
         refused = []
         for delivery in deliveries:
@@ -121,14 +122,14 @@ class Batcher(Generic[T]):
             batch = Batch(self._ledger, items, deliveries)
         else:
             return None
-        self._in_flight.add(id(batch))
+        self._in_flight.add(batch)
         self.waiting_since = self.waiting_since or self._clock()
         self._tally.batches += 1
         return batch
 
     def conclude(self, batch: Batch[T]) -> list[Letter]:
         """Take a batch back from its worker. Returns the dead letters that it leads to."""
-        self._in_flight.discard(id(batch))
+        self._in_flight.discard(batch)
         self.waiting_since = self._clock() if self._in_flight else None
         if batch.failure is Failure.SYSTEM:
             self._breaker.trip(batch.explanation)
