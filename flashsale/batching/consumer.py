@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 
 _RECONNECT_MIN_SECONDS = 0.1
 _RECONNECT_MAX_SECONDS = 3.0
+# A channel that lived as long as this was a working one: what ended it is a new trouble.
+_LASTING_SECONDS = 10.0
 _DRAIN_POLL_SECONDS = 0.05
 _LETTERS_AT_CLOSE_SECONDS = 2.0
 
@@ -69,7 +71,8 @@ class BatchingConsumer(Consumer, Generic[T]):
         self._channel: Channel | None = None
         self._consuming = False
         self._draining = False
-        self._failed_opens = 0
+        self._failed_channels = 0
+        self._opened_at = clock()
         self._reported_cause = ""
         self._moved_at = clock()
         # Filled by other threads; a deque's append and popleft are atomic.
@@ -97,6 +100,8 @@ class BatchingConsumer(Consumer, Generic[T]):
     def __next__(self) -> MessageProxy | None:
         self._moved_at = self._clock()
         try:
+            # Without a channel as well: that a worker is free again must not wait for one.
+            self._take_back()
             if self._channel is None:
                 self._channel = self._open_channel()
                 if self._channel is None:
@@ -116,13 +121,14 @@ class BatchingConsumer(Consumer, Generic[T]):
             return
         try:
             self._give_way(self._channel)
-            self._carry_out(self._channel)
+            self._take_back()
+            self._acknowledge(self._channel)
         except ChannelLost as loss:
             log.warning("broker.connection_lost", extra={"cause": str(loss)})
         self._close_channel()
 
     def _step(self, channel: Channel) -> Batch[T] | None:
-        self._carry_out(channel)
+        self._acknowledge(channel)
         if self._draining or self._breaker.hold_is_over:
             self._give_way(channel)
         elif not self._consuming and self._breaker.state is not BreakerState.OPEN:
@@ -139,7 +145,7 @@ class BatchingConsumer(Consumer, Generic[T]):
             self._dead_letter(self._batcher.collect(deliveries))
         return None if self._draining else self._batcher.next_batch()
 
-    def _carry_out(self, channel: Channel) -> None:
+    def _take_back(self) -> None:
         while self._processed:
             batch = self._processed.popleft()
             if batch.is_probe:
@@ -149,6 +155,8 @@ class BatchingConsumer(Consumer, Generic[T]):
                 self._dead_letter(self._batcher.conclude(batch))
         while self._confirmed:
             self._batcher.confirm(self._confirmed.popleft())
+
+    def _acknowledge(self, channel: Channel) -> None:
         for tag, multiple in self._batcher.acknowledgements():
             channel.ack(tag, multiple=multiple)
 
@@ -196,6 +204,7 @@ class BatchingConsumer(Consumer, Generic[T]):
 
     def _open_channel(self) -> Channel | None:
         if self._draining:
+            self._interrupted.clear()  # it has ended the wait that it was for
             self._wait(_DRAIN_POLL_SECONDS)
             return None
         try:
@@ -204,10 +213,9 @@ class BatchingConsumer(Consumer, Generic[T]):
             if str(loss) != self._reported_cause:
                 self._reported_cause = str(loss)
                 log.warning("broker.unreachable", extra={"cause": str(loss)})
-            attempt, self._failed_opens = self._failed_opens, self._failed_opens + 1
-            self._wait(backoff_seconds(attempt, _RECONNECT_MIN_SECONDS, _RECONNECT_MAX_SECONDS))
+            self._back_off()
             return None
-        self._failed_opens = 0
+        self._opened_at = self._clock()
         self._reported_cause = ""
         self._tally.channels += 1
         self._batcher.begin_channel()
@@ -218,6 +226,14 @@ class BatchingConsumer(Consumer, Generic[T]):
         if not self._draining:
             log.warning("broker.connection_lost", extra={"cause": str(loss)})
         self._close_channel()
+        if self._clock() - self._opened_at >= _LASTING_SECONDS:
+            self._failed_channels = 0
+        # One that is opened and closed again and again is not opened without a pause either.
+        self._back_off()
+
+    def _back_off(self) -> None:
+        attempt, self._failed_channels = self._failed_channels, self._failed_channels + 1
+        self._wait(backoff_seconds(attempt, _RECONNECT_MIN_SECONDS, _RECONNECT_MAX_SECONDS))
 
     def _close_channel(self) -> None:
         """What was open returns to the queue by itself, as the broker sees the channel end."""
