@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import peewee
 
 from flashsale.database import session
-from flashsale.errors import EventFault, UnclassifiedFault
+from flashsale.errors import EventFault, TransientFault, UnclassifiedFault
 from flashsale.ids import new_order_ids
 from flashsale.purchases import Purchase, Reason
 
@@ -36,8 +36,21 @@ WHERE true
 ON CONFLICT (sale_id, user_id) DO NOTHING
 RETURNING id
 """
-_KNOWN_SALES_POSTGRES = "SELECT id::text FROM sales WHERE id = ANY(%s::uuid[])"
-_KNOWN_SALES_SQLITE = "SELECT id FROM sales WHERE id IN (SELECT value FROM json_each(?))"
+# For the purchases that were not inserted: by position, whether the order is there, and the sale.
+# One snapshot for both, or a sale that begins in between would make a purchase pass for a repeat.
+_WHY_NOT_POSTGRES = """
+SELECT event.position, orders.id IS NOT NULL, sales.id IS NOT NULL
+FROM unnest(%s::int[], %s::uuid[], %s::text[]) AS event (position, sale_id, user_id)
+LEFT JOIN orders ON orders.sale_id = event.sale_id AND orders.user_id = event.user_id
+LEFT JOIN sales ON sales.id = event.sale_id
+"""
+_WHY_NOT_SQLITE = """
+SELECT json_extract(event.value, '$[0]'), orders.id IS NOT NULL, sales.id IS NOT NULL
+FROM json_each(?) AS event
+LEFT JOIN orders ON orders.sale_id = json_extract(event.value, '$[1]')
+                AND orders.user_id = json_extract(event.value, '$[2]')
+LEFT JOIN sales ON sales.id = json_extract(event.value, '$[1]')
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +110,7 @@ class OrderBook:
             with session(self._database):
                 self._insert(purchases, indexes, outcomes)
         except (EventFault, UnclassifiedFault) as fault:
+            indexes = [index for index in indexes if outcomes[index] is None]
             if len(indexes) > 1:
                 middle = len(indexes) // 2
                 first = self._confirm(purchases, indexes[:middle], outcomes)
@@ -131,18 +145,21 @@ class OrderBook:
         if not missing:
             return
         # The orders are committed and have their outcomes: this may fail without hiding them.
-        known_sales = self._known_sales({purchases[index].sale_id for index in missing})
-        for index in missing:
-            known = purchases[index].sale_id in known_sales
-            outcomes[index] = _DUPLICATE if known else _UNKNOWN_SALE
+        for index, has_order, has_sale in self._why_not(purchases, missing):
+            if has_order:
+                outcomes[index] = _DUPLICATE
+            elif not has_sale:
+                outcomes[index] = _UNKNOWN_SALE
+            else:
+                raise TransientFault("a sale began while its purchases were written")
 
-    def _known_sales(self, sale_ids: Iterable[str]) -> set[str]:
-        wanted = sorted(sale_ids)
+    def _why_not(self, purchases: Sequence[Purchase], missing: list[int]) -> list[tuple[Any, ...]]:
+        sale_ids = [purchases[index].sale_id for index in missing]
+        user_ids = [purchases[index].user_id for index in missing]
         if self._on_postgres:
-            rows = self._query(_KNOWN_SALES_POSTGRES, wanted)
-        else:
-            rows = self._query(_KNOWN_SALES_SQLITE, json.dumps(wanted))
-        return {sale_id for (sale_id,) in rows}
+            return self._query(_WHY_NOT_POSTGRES, missing, sale_ids, user_ids)
+        events = json.dumps(list(zip(missing, sale_ids, user_ids, strict=True)))
+        return self._query(_WHY_NOT_SQLITE, events)
 
     def _query(self, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
         try:

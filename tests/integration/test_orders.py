@@ -68,6 +68,33 @@ def test_each_purchase_of_a_mixed_batch_has_its_outcome_at_its_index(store: Stor
     assert second.order_id == ids[sale_id, "second"]
 
 
+def test_a_sale_that_begins_while_its_purchase_is_written_makes_no_duplicate_of_it(
+    store: Store,
+) -> None:
+    """Without an order it must not pass for a repeat, which would lose it: it is tried again."""
+    outcomes: list[Outcome | None] = [None]
+
+    def begin_the_sale(statement: int) -> None:
+        if statement == 2:
+            store.execute(
+                "INSERT INTO sales (id, name, total_stock, starts_at, ends_at, updated_at)"
+                " SELECT ?, name, total_stock, starts_at, ends_at, updated_at FROM sales",
+                NO_SALE,
+            )
+
+    store.add_sale()
+    purchases = [Purchase(NO_SALE, "early")]
+    with (
+        before_each_statement(store.database, begin_the_sale),
+        pytest.raises(TransientFault),
+    ):
+        OrderBook(store.database).confirm(purchases, outcomes)
+
+    assert outcomes == [None]
+    (outcome,) = confirm(store, purchases)
+    assert isinstance(outcome, Confirmed)
+
+
 def test_a_purchase_twice_in_a_batch_is_one_order_and_one_duplicate(store: Store) -> None:
     sale_id = store.add_sale()
 
