@@ -23,7 +23,7 @@ from flashsale.faults import NoAnswer, fault_of
 from flashsale.urls import DatabaseAddress
 
 # libpq's own connect_timeout is of no effect where the client waits in a callback, as ours does.
-CONNECT_TIMEOUT_SECONDS = 5.0
+CONNECT_TIMEOUT_SECONDS = 3.0
 # The server's own timeout should be the one that speaks: it names the statement's fate. The
 # client's comes later, for a server or a network that does not answer at all.
 CLIENT_GRACE_SECONDS = 1.0
@@ -44,7 +44,7 @@ _SESSION = {
 
 
 def open_database(
-    address: DatabaseAddress, *, statement_timeout_seconds: float = 10.0
+    address: DatabaseAddress, *, statement_timeout_seconds: float = 5.0
 ) -> peewee.Database:
     """A pooled database that connects on first use, in each thread, inside :func:`session`.
 

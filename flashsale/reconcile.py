@@ -25,7 +25,7 @@ _LOCK_KEY = 0x666C_6173_6873_616C  # "flashsal"
 _SETTLING = timedelta(seconds=10)
 # `created_at` is when the insert began; it was committed, and so visible, somewhat later.
 _OVERLAP = timedelta(seconds=60)
-_ORDERS_PER_WINDOW = 20_000
+_ORDERS_PER_WINDOW = 5_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 _WINDOW_END = """

@@ -89,7 +89,7 @@ class Settings:
         1.0, "longest time between two probes of an unreachable database", low=0.05, high=60
     )
     statement_timeout_seconds: float = _setting(
-        10.0,
+        5.0,
         "longest a statement may run, on the server; a second more on the client",
         low=0.1,
         high=600,
