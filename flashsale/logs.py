@@ -104,8 +104,10 @@ def quieten_libraries() -> None:
     """Leave out what libraries say of each step: Dramatiq of a batch, APScheduler of a run.
 
     APScheduler warns of a run that is left out because the one before still works, as a flush of a
-    long audit queue does: nothing is wrong then.
+    long audit queue does: nothing is wrong then. Peewee's lines hold the values of each statement,
+    user ids among them, so they are left out at every level.
     """
+    logging.getLogger("peewee").setLevel(logging.WARNING)
     logging.getLogger("dramatiq.worker").setLevel(logging.WARNING)
     logging.getLogger("apscheduler").setLevel(logging.ERROR)
 

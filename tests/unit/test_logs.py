@@ -96,6 +96,7 @@ def test_what_libraries_say_of_each_step_is_left_out() -> None:
 
     assert not logging.getLogger("apscheduler.executors.default").isEnabledFor(logging.INFO)
     assert not logging.getLogger("dramatiq.worker.WorkerThread").isEnabledFor(logging.INFO)
+    assert not logging.getLogger("peewee").isEnabledFor(logging.DEBUG)
 
 
 def test_a_reader_that_stalls_costs_lines_and_never_time(

@@ -1,0 +1,55 @@
+"""A worker process's parts, in this process and without RabbitMQ."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import dramatiq
+
+from flashsale.brokers.embedded import EmbeddedBroker
+from flashsale.purchases import Purchase
+from flashsale.settings import Settings
+from flashsale.worker import PurchaseWorker
+
+_DONE_MILLISECONDS = 20_000
+_STOP_MILLISECONDS = 10_000
+_THREADS = 4
+
+
+class EmbeddedWorker:
+    """A running worker, and the queue it consumes."""
+
+    def __init__(self, worker: PurchaseWorker) -> None:
+        assert isinstance(worker.broker, EmbeddedBroker)
+        self.worker = worker
+        self.tally = worker.tally
+        self.broker: EmbeddedBroker = worker.broker
+        self._queue = worker.settings.purchase_queue
+
+    def publish(self, events: Iterable[Purchase | bytes]) -> None:
+        for event in events:
+            body = event.encode() if isinstance(event, Purchase) else event
+            self.broker.publish(self._queue, body)
+
+    def join(self) -> None:
+        """Wait until each published event is an order, a duplicate of one, or a dead letter."""
+        self.broker.join(self._queue, timeout=_DONE_MILLISECONDS)
+
+    def dead_letters(self) -> list[tuple[str, bytes]]:
+        """Their reasons and bodies."""
+        return sorted(
+            (letter.rejection.reason, letter.delivery.body) for letter in self.broker.letters
+        )
+
+
+@contextmanager
+def running(settings: Settings) -> Iterator[EmbeddedWorker]:
+    """Start a worker; stop it as SIGTERM does."""
+    worker = PurchaseWorker(settings, embedded=True)
+    host = dramatiq.Worker(worker.broker, worker_threads=_THREADS)
+    host.start()
+    try:
+        yield EmbeddedWorker(worker)
+    finally:
+        host.stop(timeout=_STOP_MILLISECONDS)
