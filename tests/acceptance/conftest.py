@@ -7,9 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
-from flashsale.database import open_database
-from flashsale.migration import migrate
-from flashsale.urls import parse_database_url
 from tests.conftest import QueueNames
 from tests.support.postgres import PrivatePostgres
 from tests.support.rabbitmq import PrivateRabbitMQ
@@ -65,8 +62,8 @@ def mortal_postgres_shop(
     """A shop with an open sale whose database server the test may crash."""
     name = f"test_{uuid.uuid4().hex}"
     mortal_postgres.create_database(name)
-    migrate_database(mortal_postgres.url(name))
     shop = Shop(mortal_postgres.url(name), rabbitmq_url, *queue_names)
+    shop.make_tables()
     shop.open_sale()
     return shop
 
@@ -78,14 +75,6 @@ def mortal_rabbitmq_shop(postgres_url: str, mortal_rabbitmq: PrivateRabbitMQ) ->
     shop = Shop(postgres_url, mortal_rabbitmq.url(), queue, f"{queue}.XQ")
     shop.open_sale()
     return shop
-
-
-def migrate_database(url: str) -> None:
-    database = open_database(parse_database_url(url))
-    try:
-        migrate(database)
-    finally:
-        database.close_all()
 
 
 def finish(shop: Shop, worker: RunningWorker, users: Sequence[str]) -> None:

@@ -88,3 +88,24 @@ class GuardedProcess:
     def log_tail(self) -> str:
         lines = self.log.read_text(errors="replace").splitlines()
         return "\n".join(lines[-_LOG_TAIL_LINES:])
+
+
+def process_tree(pid: int) -> list[int]:
+    """A process and every process below it that runs now."""
+    found = [pid]
+    for each in found:
+        with contextlib.suppress(FileNotFoundError):  # it ended just now
+            children = Path(f"/proc/{each}/task/{each}/children").read_text()
+            found += map(int, children.split())
+    return found
+
+
+def cpu_seconds(pid: int) -> float:
+    """What a process and those below it have used so far, also those that have ended."""
+    ticks = 0
+    for each in process_tree(pid):
+        with contextlib.suppress(FileNotFoundError):
+            # The program's name, in parentheses, may hold anything, also spaces.
+            after_name = Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split()
+            ticks += sum(map(int, after_name[11:15]))  # proc(5): utime, stime, cutime, cstime
+    return ticks / os.sysconf("SC_CLK_TCK")

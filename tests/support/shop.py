@@ -14,6 +14,9 @@ from pika.adapters.blocking_connection import BlockingChannel
 
 from flashsale.brokers.publishing import ConfirmingPublisher, Outgoing
 from flashsale.brokers.topology import ensure_topology
+from flashsale.database import close_database, open_database
+from flashsale.migration import migrate
+from flashsale.urls import parse_database_url
 from tests.support.waiting import wait_until
 
 
@@ -40,6 +43,14 @@ class Shop:
             "PURCHASE_QUEUE": self.purchase_queue,
             "DEAD_LETTER_QUEUE": self.dead_letter_queue,
         }
+
+    def make_tables(self) -> None:
+        """As ``flashsale migrate`` does."""
+        database = open_database(parse_database_url(self.database_url))
+        try:
+            migrate(database)
+        finally:
+            close_database(database)
 
     def open_sale(self, *, after: str = "") -> None:
         """Insert the sale, in one transaction with the statements in `after`."""

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from tests.support.processes import GuardedProcess
+from tests.support.processes import GuardedProcess, process_tree
 from tests.support.waiting import wait_until
 
 _DRAMATIQ = Path(sys.executable).parent / "dramatiq"
@@ -49,12 +49,7 @@ class RunningWorker:
 
     def pids(self) -> list[int]:
         """The master and every process below it."""
-        found = [self.pid]
-        for pid in found:
-            with contextlib.suppress(FileNotFoundError):  # it ended just now
-                children = Path(f"/proc/{pid}/task/{pid}/children").read_text()
-                found += map(int, children.split())
-        return found
+        return process_tree(self.pid)
 
     def consumer_pids(self) -> list[int]:
         """The processes below the master that have threads: those that consume."""
