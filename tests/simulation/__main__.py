@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 
 from tests.simulation.simulation import Simulation
@@ -11,6 +12,7 @@ def main() -> int:
     if len(sys.argv) != 2 or not sys.argv[1].isdecimal():
         sys.stderr.write("usage: python -m tests.simulation SEED\n")
         return 2
+    logging.disable(logging.CRITICAL)
     simulation = Simulation(int(sys.argv[1]))
     try:
         simulation.run()

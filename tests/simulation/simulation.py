@@ -20,7 +20,7 @@ from tests.simulation.process import Process
 from tests.simulation.rabbitmq import Rabbit
 from tests.simulation.store import Fault, Health, Store
 
-_STEPS = (100, 260)
+_STEPS = (100, 220)
 _EVENTS = (20, 60)
 _ROUNDS_TO_DRAIN = 120
 _KINDS = ("good",) * 12 + ("refused", "unreadable", "hopeless")
