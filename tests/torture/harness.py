@@ -1,0 +1,367 @@
+"""One round: workers under load, faults from a scenario, then healing, draining and the account."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Self
+
+import psycopg2
+from pika.exceptions import ChannelClosedByBroker
+
+from flashsale.database import close_database, open_database
+from flashsale.reconcile import Reconciler
+from flashsale.urls import parse_database_url
+from tests.support.waiting import wait_until
+from tests.torture.events import CANARY_USER, EventSource
+from tests.torture.fleet import Fleet
+from tests.torture.history import (
+    AuditRow,
+    DeadLetter,
+    Found,
+    Key,
+    Verdict,
+    judge,
+)
+from tests.torture.load import Load
+from tests.torture.scenario import Scenario
+from tests.torture.stage import CANARY_PASSWORD, Stage
+
+#: Within this time after healing, orders must be committed again.
+LIVENESS_SECONDS = 10.0
+
+_BOOT_SECONDS = 30.0
+_DRAIN_SECONDS = 45.0
+_SETTLE_SECONDS = 20.0
+_POLL_SECONDS = 0.02
+_WARM_UP_EVENTS = 300
+# Times of the product, scaled down as far as their meaning allows, so that rounds are short.
+_SETTINGS = {
+    "FLASHSALE_STATEMENT_TIMEOUT_SECONDS": "3",
+    "FLASHSALE_BREAKER_HOLD_SECONDS": "1",
+    "FLASHSALE_RETRY_MAX_SECONDS": "2",
+    "FLASHSALE_LOG_FORMAT": "json",
+}
+
+
+@dataclass
+class Report:
+    """What a round has shown."""
+
+    scenario: Scenario
+    seed: int
+    verdict: Verdict = field(default_factory=Verdict)
+    #: Broken expectations, those of the account first.
+    problems: list[str] = field(default_factory=list)
+    #: Seconds from each healing to the next order committed.
+    recoveries: list[float] = field(default_factory=list)
+    restarts: int = 0
+    #: CONFIRMED rows that only a reconciler could write, since a process died before it did.
+    reconciled: int = 0
+    seconds: float = 0.0
+    log_tail: str = ""
+
+
+class Round:
+    """What a scenario works with: servers, proxies, workers and load of its own, and a seed.
+
+    A scenario calls :meth:`start`, breaks things, mends them and says so by :meth:`healed`. The
+    servers must be whole when it returns; proxies are healed by themselves.
+    """
+
+    def __init__(self, stage: Stage, scenario: Scenario, seed: int) -> None:
+        self.stage = stage
+        self.seed = seed
+        self.choice = random.Random(f"{scenario.name} {seed}")
+        self.report = Report(scenario, seed)
+        #: Whether a process may have ended between an order's commit and its audit row's, so that
+        #: only a reconciler can write it.
+        self.audit_may_lag = True
+        self._resources = ExitStack()
+        self._fleets: list[Fleet] = []
+        self._letters: list[tuple[bytes, Mapping[str, Any]]] = []
+
+    def __enter__(self) -> Self:
+        self.place = self._resources.enter_context(self.stage.place())
+        self.events = EventSource(self.choice, self.place.sale_ids)
+        url, queue = self.stage.rabbitmq.url(), self.place.purchase_queue
+        self.load = Load(self.choice, self.events, url, queue)
+        self._counting = self._resources.enter_context(_OrderCount(self.stage, self.place.database))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._resources:
+            for fleet in self._fleets:
+                self.report.log_tail += _tail(fleet)
+                fleet.close()
+            with suppress(TimeoutError):
+                self.load.stop()
+            for proxy in (self.stage.to_postgres, self.stage.to_rabbitmq):
+                proxy.heal()
+
+    # What scenarios call
+
+    def start(
+        self,
+        *,
+        masters: int = 2,
+        processes: int = 1,
+        **options: Any,
+    ) -> None:
+        """Start workers, as :meth:`start_workers` does, and the load.
+
+        Returns when the first orders are committed.
+        """
+        self.start_workers(masters=masters, processes=processes, **options)
+        self.load.start()
+        wait_until(lambda: self.orders() or 0, _BOOT_SECONDS, "the workers commit orders")
+
+    def start_workers(
+        self,
+        *,
+        masters: int = 2,
+        processes: int = 1,
+        settings: Mapping[str, str] | None = None,
+        database_query: str = "",
+        broker_query: str = "",
+        modules: Sequence[str] = (),
+        log: Path | None = None,
+    ) -> Fleet:
+        """Start workers alone; return when their queues are declared."""
+        stage, place = self.stage, self.place
+        environment = {
+            **_SETTINGS,
+            "DATABASE_URL": stage.worker_database_url(place.database) + database_query,
+            "RABBITMQ_URL": stage.worker_broker_url + broker_query,
+            "PURCHASE_QUEUE": place.purchase_queue,
+            "DEAD_LETTER_QUEUE": place.dead_letter_queue,
+            **(settings or {}),
+        }
+        self.workers = Fleet(environment, masters=masters, processes=processes)
+        self.workers.modules = modules
+        self.workers.log = log or self.workers.log
+        self._fleets.append(self.workers)
+        self.workers.start()
+        wait_until(lambda: self.ready() is not None, _BOOT_SECONDS, "the queues are declared")
+        return self.workers
+
+    def pause(self, shortest: float, longest: float) -> None:
+        """Let it run for a random time, in seconds."""
+        time.sleep(self.choice.uniform(shortest, longest))
+
+    def orders(self) -> int | None:
+        """Orders so far; None while PostgreSQL does not answer."""
+        return self._counting.read()
+
+    def ready(self, queue: str = "") -> int | None:
+        """Messages that wait in a queue, the purchase queue by default; None if it is missing."""
+        with self.stage.rabbitmq.connect() as connection:
+            channel = connection.channel()
+            try:
+                declared = channel.queue_declare(queue or self.place.purchase_queue, passive=True)
+            except ChannelClosedByBroker:
+                return None
+            return int(declared.method.message_count)
+
+    def is_quiet(self) -> bool:
+        """Whether all that was published so far is where it belongs, and no queue holds it."""
+        history = self.load.history
+        keys = {event.key for event in history.confirmed if event.key}
+        letters = sum(event.key is None for event in history.confirmed) - len(self._letters)
+        return (
+            (self.orders() or 0) >= len(keys)
+            and (self.ready(self.place.dead_letter_queue) or 0) >= letters
+            and self.ready() == 0
+        )
+
+    def orders_without_audit(self) -> int:
+        """Orders whose CONFIRMED row is not written yet."""
+        ((count,),) = self.query(
+            "SELECT count(*) FROM orders WHERE NOT EXISTS (SELECT FROM order_audit_trail AS audit"
+            " WHERE event_type = 'CONFIRMED' AND metadata->>'orderId' = orders.id::text)"
+        )
+        return int(count)
+
+    def declare(self, queue: str, arguments: Mapping[str, Any]) -> None:
+        """Declare a durable queue."""
+        with self.stage.rabbitmq.connect() as connection:
+            connection.channel().queue_declare(queue, durable=True, arguments=arguments)
+
+    def take_dead_letters(self) -> None:
+        """Take the dead letters out of their queue; the account will know of them."""
+        self._letters += self._take_all(self.place.dead_letter_queue)
+
+    def query(self, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
+        """Run one statement in the round's database, as superuser."""
+        return self.stage.query(self.place.database, sql, *parameters)
+
+    def expect(self, holds: object, what: str) -> None:
+        """Write down a broken expectation, and go on."""
+        if not holds:
+            self.report.problems.append(what)
+
+    def expect_within(self, condition: Callable[[], object], seconds: float, what: str) -> None:
+        try:
+            wait_until(condition, seconds, what)
+        except TimeoutError as error:
+            self.report.problems.append(str(error))
+
+    def logged(self, event: str) -> list[dict[str, Any]]:
+        """The workers' log lines of this event so far."""
+        lines = self.workers.log.read_text(errors="replace").splitlines()
+        found = [json.loads(line) for line in lines if line.startswith('{"') and event in line]
+        return [line for line in found if line["event"] == event]
+
+    def healed(self) -> None:
+        """All works again from now on: measure until the next order is committed."""
+        begin = time.monotonic()
+        before = self.orders()
+        while time.monotonic() - begin < LIVENESS_SECONDS:
+            if (self.orders() or 0) > (before or 0):
+                self.report.recoveries.append(time.monotonic() - begin)
+                return
+            time.sleep(_POLL_SECONDS)
+        self.report.recoveries.append(LIVENESS_SECONDS)
+        self.report.problems.append(f"no order within {LIVENESS_SECONDS:g} s of healing")
+
+    @contextmanager
+    def broken_rows(self, sqlstate: str) -> Iterator[None]:
+        """Let PostgreSQL refuse every insert of orders with this SQLSTATE."""
+        self.query(
+            "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"
+            f" $$ BEGIN RAISE EXCEPTION 'torture' USING ERRCODE = '{sqlstate}'; END $$"
+        )
+        self.query("CREATE TRIGGER refuse BEFORE INSERT ON orders EXECUTE FUNCTION refuse()")
+        try:
+            yield
+        finally:
+            self.query("DROP FUNCTION refuse CASCADE")
+
+    # What the runner calls
+
+    def finish(self) -> None:
+        """Drain, stop the workers, and account for every event."""
+        self.load.stop()
+        drained = self._drain()
+        self.report.restarts = self.workers.restarts
+        codes = self.workers.stop()
+        self.expect(not any(codes), f"exit codes after SIGTERM: {codes}")
+        self._complete_audit()
+        found = self._find()
+        self.report.verdict = judge(self.load.history, found)
+        self.report.problems[:0] = self.report.verdict.problems()
+        if drained:
+            left = self.report.verdict.queued
+            self.expect(not left, f"{left} events still queued after draining")
+        self._search_canaries()
+
+    def _drain(self) -> bool:
+        try:
+            wait_until(self.is_quiet, _DRAIN_SECONDS, "the queue drains")
+            wait_until(self._all_acknowledged, _SETTLE_SECONDS, "all is acknowledged")
+        except TimeoutError as error:
+            self.report.problems.append(str(error))
+            return False
+        return True
+
+    def _all_acknowledged(self) -> bool:
+        listed = self.stage.rabbitmq.ctl("list_queues", "--no-table-headers", "name", "messages")
+        counts = dict(line.split("\t") for line in listed.splitlines() if "\t" in line)
+        return counts[self.place.purchase_queue] == "0"
+
+    def _complete_audit(self) -> None:
+        """Do what the next worker would do at its start: write the rows that a crash has cost."""
+        database = open_database(parse_database_url(self.stage.postgres.url(self.place.database)))
+        reconciler = Reconciler(database)
+        try:
+            self.report.reconciled = reconciler.run(settling=timedelta(0)) or 0
+        finally:
+            reconciler.release()
+            close_database(database)
+        if not self.audit_may_lag:
+            lag = self.report.reconciled
+            self.expect(not lag, f"{lag} audit rows were left to the reconciler")
+
+    def _find(self) -> Found:
+        orders = self.query("SELECT id::text, sale_id::text, user_id FROM orders")
+        audit = self.query(
+            "SELECT sale_id::text, user_id, event_type, metadata->>'orderId' FROM order_audit_trail"
+        )
+        self.take_dead_letters()
+        return Found(
+            orders=[(order_id, Key(sale_id, user_id)) for order_id, sale_id, user_id in orders],
+            audit=[AuditRow(Key(sale, user), kind, order) for sale, user, kind, order in audit],
+            dead_letters=[
+                DeadLetter(body, headers.get("x-flashsale-reason", ""))
+                for body, headers in self._letters
+            ],
+            queued=[body for body, _ in self._take_all(self.place.purchase_queue)],
+        )
+
+    def _take_all(self, queue: str) -> list[tuple[bytes, Mapping[str, Any]]]:
+        taken: list[tuple[bytes, Mapping[str, Any]]] = []
+        with self.stage.rabbitmq.connect() as connection:
+            channel = connection.channel()
+            while True:
+                method, properties, body = channel.basic_get(queue, auto_ack=True)
+                if method is None:
+                    return taken
+                taken.append((body, properties.headers or {}))
+
+    def _search_canaries(self) -> None:
+        for fleet in self._fleets:
+            text = fleet.log.read_bytes() if fleet.log.is_file() else b""
+            for canary in (CANARY_PASSWORD, CANARY_USER):
+                self.expect(canary.encode() not in text, f"{canary!r} stands in a worker's log")
+
+
+class _OrderCount:
+    """Counts orders on one connection, which it makes anew when it is lost."""
+
+    def __init__(self, stage: Stage, database: str) -> None:
+        self._stage, self._database = stage, database
+        self._connection: Any = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._connection is not None:
+            self._connection.close()
+
+    def read(self) -> int | None:
+        try:
+            if self._connection is None or self._connection.closed:
+                self._connection = self._stage.postgres.connect(self._database)
+            with self._connection.cursor() as cursor:
+                cursor.execute("SET lock_timeout = '500ms'; SELECT count(*) FROM orders")
+                ((count,),) = cursor.fetchall()
+        except psycopg2.Error:
+            return None
+        return int(count)
+
+
+def run_round(stage: Stage, scenario: Scenario, seed: int) -> Report:
+    """Run one round. Whatever goes wrong in it is in the report."""
+    begin = time.monotonic()
+    round_ = Round(stage, scenario, seed)
+    try:
+        with round_:
+            scenario.run(round_)
+            round_.finish()
+    except Exception as error:  # noqa: BLE001  # the other scenarios are to run all the same
+        round_.report.problems.append(f"{type(error).__name__}: {error}")
+    round_.report.seconds = time.monotonic() - begin
+    return round_.report
+
+
+def _tail(fleet: Fleet, lines: int = 40) -> str:
+    if not fleet.log.is_file():
+        return ""
+    return "\n".join(fleet.log.read_text(errors="replace").splitlines()[-lines:])
