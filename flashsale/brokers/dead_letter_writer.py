@@ -10,9 +10,11 @@ import hashlib
 import logging
 import threading
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from itertools import groupby
+from operator import itemgetter
 
 from flashsale import __version__
 from flashsale.batching import Letter
@@ -28,7 +30,7 @@ _RETRY_MIN_SECONDS = 0.1
 _RETRY_MAX_SECONDS = 10.0
 _IDLE_SECONDS = 10.0
 
-_Job = tuple[list[Letter], Callable[[Sequence[Letter]], None]]
+_OnConfirmed = Callable[[Sequence[Letter]], None]
 
 
 def letter_headers(letter: Letter, queue: str, now: datetime) -> dict[str, str | int]:
@@ -61,19 +63,17 @@ class DeadLetterWriter:
         self._publisher = publisher
         self._dead_letter_queue = dead_letter_queue
         self._source_queue = source_queue
-        self._jobs: deque[_Job] = deque()
+        self._waiting: list[tuple[Letter, _OnConfirmed]] = []
         self._changed = threading.Condition()
         self._busy = False
         self._closing = False
         self._failures = 0
         self._thread: threading.Thread | None = None
 
-    def write(
-        self, letters: Sequence[Letter], on_confirmed: Callable[[Sequence[Letter]], None]
-    ) -> None:
+    def write(self, letters: Sequence[Letter], on_confirmed: _OnConfirmed) -> None:
         """Queue letters; `on_confirmed` is called on the writer's thread with those confirmed."""
         with self._changed:
-            self._jobs.append((list(letters), on_confirmed))
+            self._waiting += [(letter, on_confirmed) for letter in letters]
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="dead-letters", daemon=True)
                 self._thread.start()
@@ -83,7 +83,7 @@ class DeadLetterWriter:
         """Wait up to `seconds` for what is queued, then stop. May be called again."""
         deadline = time.monotonic() + seconds
         with self._changed:
-            while (self._jobs or self._busy) and time.monotonic() < deadline:
+            while (self._waiting or self._busy) and time.monotonic() < deadline:
                 self._changed.wait(deadline - time.monotonic())
             self._closing = True
             self._changed.notify_all()
@@ -92,65 +92,68 @@ class DeadLetterWriter:
 
     def _run(self) -> None:
         try:
-            while (job := self._next_job()) is not None:
-                self._publish(*job)
+            while waiting := self._take():
+                self._publish(waiting)
         finally:
             self._publisher.close()
 
-    def _next_job(self) -> _Job | None:
+    def _take(self) -> list[tuple[Letter, _OnConfirmed]]:
+        """All that waits, so that a flood of letters costs few confirms; nothing at the end."""
         with self._changed:
             self._busy = False
             self._changed.notify_all()
-            while not self._jobs and not self._closing:
+            while not self._waiting and not self._closing:
                 if not self._changed.wait(_IDLE_SECONDS):
                     # Dead letters are rare: no connection is kept for them.
                     self._publisher.close()
             if self._closing:
-                return None
+                return []
             self._busy = True
-            return self._jobs.popleft()
+            waiting, self._waiting = self._waiting, []
+            return waiting
 
-    def _publish(
-        self, letters: list[Letter], on_confirmed: Callable[[Sequence[Letter]], None]
-    ) -> None:
-        letters = [letter for letter in letters if not letter.ledger.is_closed]
-        now = datetime.now(UTC)
-        messages = (
-            Outgoing(
-                self._dead_letter_queue,
-                letter.delivery.body,
-                letter_headers(letter, self._source_queue, now),
-            )
-            for letter in letters
-        )
-        confirmed, rest = letters, []
+    def _publish(self, waiting: list[tuple[Letter, _OnConfirmed]]) -> None:
+        waiting = [(letter, call) for letter, call in waiting if not letter.ledger.is_closed]
+        if not waiting:
+            return
         try:
-            self._publisher.publish(messages)
+            self._publisher.publish(map(self._outgoing, waiting))
+            confirmed, rest = waiting, []
         except PublishUnconfirmed as error:
-            self._report(error)
-            confirmed = [letter for at, letter in enumerate(letters) if error.is_confirmed(at)]
-            rest = [letter for at, letter in enumerate(letters) if not error.is_confirmed(at)]
+            self._report(str(error))
+            confirmed = [each for at, each in enumerate(waiting) if error.is_confirmed(at)]
+            rest = [each for at, each in enumerate(waiting) if not error.is_confirmed(at)]
         except BrokerError as error:
-            self._report(error)
-            confirmed, rest = [], letters
+            self._report(str(error))
+            confirmed, rest = [], waiting
+        except Exception as error:  # noqa: BLE001  # this thread's end would hold letters for ever
+            self._report(type(error).__name__)
+            confirmed, rest = [], waiting
         if confirmed:
-            reasons = Counter(str(letter.rejection.reason) for letter in confirmed)
-            log.warning("events.dead_lettered", extra={"reasons": dict(reasons)})
-            on_confirmed(confirmed)
+            self._tell(confirmed)
         if rest:
-            self._retry_later(rest, on_confirmed)
+            self._retry_later(rest)
         else:
             self._failures = 0
 
-    def _retry_later(
-        self, letters: list[Letter], on_confirmed: Callable[[Sequence[Letter]], None]
-    ) -> None:
+    def _outgoing(self, waiting: tuple[Letter, _OnConfirmed]) -> Outgoing:
+        letter, _ = waiting
+        headers = letter_headers(letter, self._source_queue, datetime.now(UTC))
+        return Outgoing(self._dead_letter_queue, letter.delivery.body, headers)
+
+    def _tell(self, confirmed: list[tuple[Letter, _OnConfirmed]]) -> None:
+        reasons = Counter(str(letter.rejection.reason) for letter, _ in confirmed)
+        log.warning("events.dead_lettered", extra={"reasons": dict(reasons)})
+        for on_confirmed, group in groupby(confirmed, key=itemgetter(1)):
+            on_confirmed([letter for letter, _ in group])
+
+    def _retry_later(self, rest: list[tuple[Letter, _OnConfirmed]]) -> None:
         pause = backoff_seconds(self._failures, _RETRY_MIN_SECONDS, _RETRY_MAX_SECONDS)
         self._failures += 1
         with self._changed:
-            self._jobs.append((letters, on_confirmed))
+            self._waiting = rest + self._waiting
             self._changed.wait_for(lambda: self._closing, pause)
 
-    def _report(self, error: BrokerError) -> None:
+    def _report(self, cause: str) -> None:
         if self._failures == 0:
-            log.error("dead_letters.unwritten", extra={"cause": str(error)})
+            log.error("dead_letters.unwritten", extra={"cause": cause})
