@@ -18,8 +18,15 @@ def test_under_load_every_event_is_an_order_with_its_audit_row_or_back_in_the_qu
 ) -> None:
     shop.slow_down(0.1)
     shop.buy(USERS)
-    worker = start_worker(shop, FLASHSALE_BATCH_SIZE="50")
+    # Nothing but the shutdown flushes the audit trail.
+    worker = start_worker(
+        shop,
+        FLASHSALE_BATCH_SIZE="50",
+        FLASHSALE_AUDIT_INTERVAL_SECONDS="60",
+        FLASHSALE_AUDIT_BATCH_SIZE="10000",
+    )
     shop.wait_for_orders(500, 15)
+    assert shop.confirmations() == []
 
     worker.terminate()
 
