@@ -10,8 +10,10 @@ import dataclasses
 import difflib
 import os
 import re
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 from flashsale.errors import SettingsError
@@ -19,6 +21,7 @@ from flashsale.urls import DatabaseAddress, parse_broker_urls, parse_database_ur
 
 QueueType = Literal["classic", "quorum"]
 LogFormat = Literal["auto", "console", "json"]
+LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 
 _PREFIX = "FLASHSALE_"
 # What RabbitMQ allows is wider; this is what Dramatiq takes as a queue's name.
@@ -28,9 +31,15 @@ _RESERVED_ENDINGS = (".DQ", ".XQ")
 
 
 def _setting(
-    default: Any, meaning: str, *, low: float | None = None, high: float | None = None
+    default: Any,
+    meaning: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    choices: tuple[str, ...] = (),
 ) -> Any:
-    return field(default=default, metadata={"meaning": meaning, "low": low, "high": high})
+    metadata = {"meaning": meaning, "low": low, "high": high, "choices": choices}
+    return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,11 +109,15 @@ class Settings:
         low=0.5,
         high=600,
     )
-    log_format: LogFormat = _setting(  # noqa: RUF009 (it returns a field)
-        "auto", "console, json, or auto: console on a terminal"
+    state_folder: str = _setting(
+        str(Path(tempfile.gettempdir(), f"flashsale-{os.getuid()}")),
+        "where events that may have killed a process are noted",
     )
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = _setting(
-        "INFO", "least severe log line"
+    log_format: LogFormat = _setting(  # noqa: RUF009
+        "auto", "console, json, or auto: console on a terminal", choices=get_args(LogFormat)
+    )
+    log_level: LogLevel = _setting(  # noqa: RUF009
+        "INFO", "least severe log line", choices=get_args(LogLevel)
     )
 
     @classmethod
@@ -188,13 +201,9 @@ def _purchase_queue(raw: str) -> str:
 
 
 def _converter(tunable: dataclasses.Field[Any]) -> Callable[[str], Any]:
+    choices = tunable.metadata["choices"]
     if isinstance(tunable.default, str):
-        choices = (
-            get_args(LogFormat)
-            if tunable.name == "log_format"
-            else ("DEBUG", "INFO", "WARNING", "ERROR")
-        )
-        return lambda raw: _choice(raw, choices)
+        return lambda raw: _choice(raw, choices) if choices else raw
 
     kind: type[int] | type[float] = int if isinstance(tunable.default, int) else float
     low, high = tunable.metadata["low"], tunable.metadata["high"]

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from functools import partial
+from pathlib import Path
 
 import dramatiq
 from apscheduler.schedulers.background import BackgroundScheduler
@@ -27,6 +28,7 @@ from flashsale.purchases import Purchase
 from flashsale.reconcile import Reconciler
 from flashsale.schedule import SizeTrigger, add_interval_jobs
 from flashsale.settings import Settings
+from flashsale.suspects import Suspects
 from flashsale.watchdog import Watchdog, stop_with_parent
 
 log = logging.getLogger(__name__)
@@ -75,6 +77,8 @@ class PurchaseWorker:
             reconcile=self._reconciler.run_quietly,
         )
         self._watchdog = Watchdog(self._symptom)
+        # In memory nothing is redelivered to a process that comes after this one.
+        self._suspects = None if embedded else Suspects(Path(settings.state_folder))
         self._consumers: list[BatchingConsumer[Purchase]] = []
         self._host: dramatiq.Worker | None = None
         self._draining = False
@@ -169,6 +173,7 @@ class PurchaseWorker:
                 in_flight=settings.batches_in_flight,
                 prefetch=settings.prefetch,
             ),
+            suspicion=self._suspects,
         )
         if self._draining:
             consumer.drain()

@@ -15,6 +15,7 @@ from flashsale.batching.batch import DONE, Batch, Delivery, Failure, Rejection, 
 from flashsale.batching.batcher import Batcher, Limits
 from flashsale.batching.breaker import Breaker, BreakerState
 from flashsale.batching.consumer import BatchingConsumer
+from flashsale.batching.intake import POISON_REASON, Intake, Suspicion
 from flashsale.batching.ledger import Ledger
 from flashsale.batching.retries import UNCLASSIFIED_REASON, HeldRetries
 from flashsale.batching.tally import Tally
@@ -22,6 +23,7 @@ from flashsale.batching.transport import Channel, ChannelLost, Letter, Transport
 
 __all__ = [
     "DONE",
+    "POISON_REASON",
     "UNCLASSIFIED_REASON",
     "Batch",
     "Batcher",
@@ -33,10 +35,12 @@ __all__ = [
     "Delivery",
     "Failure",
     "HeldRetries",
+    "Intake",
     "Ledger",
     "Letter",
     "Limits",
     "Rejection",
+    "Suspicion",
     "Tally",
     "Transport",
     "Verdict",

@@ -5,13 +5,13 @@ from __future__ import annotations
 import heapq
 import itertools
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, NamedTuple, TypeVar
 
 from flashsale.batching.batch import DONE, Batch, Delivery, Failure, Rejection
 from flashsale.batching.breaker import Breaker, BreakerState
+from flashsale.batching.intake import Intake, Suspicion
 from flashsale.batching.ledger import Ledger
 from flashsale.batching.tally import Tally
 from flashsale.batching.transport import Letter
@@ -58,6 +58,7 @@ class Batcher(Generic[T]):
         limits: Limits,
         tally: Tally,
         clock: Callable[[], float],
+        suspicion: Suspicion | None = None,
     ) -> None:
         self._decode = decode
         self._breaker = breaker
@@ -65,10 +66,11 @@ class Batcher(Generic[T]):
         self._tally = tally
         self._clock = clock
         self._ledger = Ledger()
-        self._collected: deque[tuple[T, Delivery]] = deque()
+        self._intake: Intake[T] = Intake(suspicion)
         self._held: list[tuple[float, int, Batch[T]]] = []
         self._hold_order = itertools.count()
         self._in_flight: set[Batch[T]] = set()
+        self._watched: Batch[T] | None = None
         self._acknowledged_at = clock()
         #: Since when the workers have had batches and returned none; None while they have none.
         self.waiting_since: float | None = None
@@ -79,7 +81,7 @@ class Batcher(Generic[T]):
         self._tally.open = 0
         self._ledger.is_closed = True
         self._ledger = Ledger()
-        self._collected.clear()
+        self._intake.clear()
         self._held.clear()
 
     def collect(self, deliveries: Sequence[Delivery]) -> list[Letter]:
@@ -91,20 +93,19 @@ class Batcher(Generic[T]):
         refused = []
         for delivery in deliveries:
             item = self._decode(delivery.body)
-            if isinstance(item, Rejection):
-                refused.append(Letter(self._ledger, delivery, item, 0, received_at))
-            else:
-                self._collected.append((item, delivery))
+            refusal = item if isinstance(item, Rejection) else self._intake.add(item, delivery)
+            if refusal is not None:
+                refused.append(Letter(self._ledger, delivery, refusal, 0, received_at))
         return refused
 
     def wanted(self) -> int:
         """How many deliveries could be used now: to fill the next batch, or to be collected."""
         limit = self._room() or self._limits.prefetch
-        return max(1, limit - len(self._collected))
+        return max(1, limit - len(self._intake))
 
     def is_ready(self) -> bool:
         """Whether a batch could be handed out now."""
-        return bool(self._room() and (self._collected or self._has_due()))
+        return bool(self._room() and (self._intake or self._has_due()))
 
     def next_batch(self) -> Batch[T] | None:
         """The next batch for the workers: a due retry first, else what is collected."""
@@ -116,12 +117,12 @@ class Batcher(Generic[T]):
             if len(batch) > room:
                 batch, rest = batch.split(room)
                 self._hold(rest, self._clock())
-        elif self._collected:
-            taken = [self._collected.popleft() for _ in range(min(room, len(self._collected)))]
-            items, deliveries = zip(*taken, strict=True)
-            batch = Batch(self._ledger, items, deliveries)
         else:
-            return None
+            handful = self._intake.take(room)
+            if handful is None:
+                return None
+            batch = Batch(self._ledger, handful.items, handful.deliveries)
+            self._watched = batch if handful.watched else None
         self._in_flight.add(batch)
         self.waiting_since = self.waiting_since or self._clock()
         self._tally.batches += 1
@@ -131,6 +132,9 @@ class Batcher(Generic[T]):
         """Take a batch back from its worker. Returns the dead letters that it leads to."""
         self._in_flight.discard(batch)
         self.waiting_since = self._clock() if self._in_flight else None
+        if batch is self._watched:
+            self._watched = None
+            self._intake.survived([delivery.body for delivery in batch.deliveries])
         if batch.failure is Failure.SYSTEM:
             self._breaker.trip(batch.explanation)
         elif batch.failure is None:
@@ -176,10 +180,9 @@ class Batcher(Generic[T]):
 
     def surrender(self) -> list[int]:
         """Let go of all that no worker has. Returns the tags to give back to the queue."""
-        tags = [delivery.tag for _, delivery in self._collected]
+        tags = self._intake.clear()
         for _, _, batch in self._held:
             tags += [delivery.tag for delivery in batch.deliveries]
-        self._collected.clear()
         self._held.clear()
         returned = self._ledger.give_back(tags)
         self._tally.returned += len(returned)
@@ -198,6 +201,9 @@ class Batcher(Generic[T]):
     def _room(self) -> int:
         """The size that a batch handed out now may have; 0 where none may be handed out."""
         if self._breaker.state is BreakerState.OPEN:
+            return 0
+        if self._in_flight and (self._watched or self._intake.has_watched):
+            # What may kill the process must take no other batch along, nor be taken for it.
             return 0
         if self._breaker.state is BreakerState.TRIAL:
             return 0 if self._in_flight else min(self._limits.trial_size, self._limits.batch_size)

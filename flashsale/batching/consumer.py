@@ -15,6 +15,7 @@ from dramatiq.broker import Consumer, MessageProxy
 from flashsale.batching.batch import Batch, Rejection
 from flashsale.batching.batcher import Batcher, Limits
 from flashsale.batching.breaker import Breaker, BreakerState, backoff_seconds
+from flashsale.batching.intake import Suspicion
 from flashsale.batching.tally import Tally
 from flashsale.batching.transport import Channel, ChannelLost, Letter, Transport
 
@@ -57,6 +58,7 @@ class BatchingConsumer(Consumer, Generic[T]):
         limits: Limits,
         clock: Callable[[], float] = time.monotonic,
         wait: Callable[[float], object] | None = None,
+        suspicion: Suspicion | None = None,
     ) -> None:
         self._transport = transport
         self._queue_name = queue_name
@@ -67,7 +69,9 @@ class BatchingConsumer(Consumer, Generic[T]):
         self._clock = clock
         self._interrupted = threading.Event()
         self._wait = wait or self._interrupted.wait
-        self._batcher = Batcher(decode, breaker=breaker, limits=limits, tally=tally, clock=clock)
+        self._batcher = Batcher(
+            decode, breaker=breaker, limits=limits, tally=tally, clock=clock, suspicion=suspicion
+        )
         self._channel: Channel | None = None
         self._consuming = False
         self._draining = False

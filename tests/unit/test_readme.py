@@ -17,11 +17,16 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 ROWS = dict(re.findall(r"^\| `([A-Z_]+)` \| `([^`]+)` \|", README, re.MULTILINE))
 
 
+def _shown(default: object) -> str:
+    """A default as the README has it, whoever runs this and wherever temporary files are."""
+    return "/tmp/flashsale-<uid>" if default == Settings.state_folder else str(default)  # noqa: S108
+
+
 @pytest.mark.parametrize("name", TUNABLES)
 def test_each_tunable_stands_there_with_its_default_and_meaning(name: str) -> None:
     setting = TUNABLES[name]
 
-    assert f"| `{name}` | `{setting.default}` | {setting.metadata['meaning']} |" in README
+    assert f"| `{name}` | `{_shown(setting.default)}` | {setting.metadata['meaning']} |" in README
 
 
 def test_no_variable_stands_there_that_is_not_read() -> None:
@@ -33,7 +38,7 @@ def test_no_variable_stands_there_that_is_not_read() -> None:
         "PURCHASE_QUEUE_TYPE": Settings.purchase_queue_type,
     }
 
-    assert contract | {name: str(tunable.default) for name, tunable in TUNABLES.items()} == ROWS
+    assert contract | {name: _shown(tunable.default) for name, tunable in TUNABLES.items()} == ROWS
 
 
 def test_each_log_event_of_the_table_is_logged_somewhere() -> None:
@@ -48,13 +53,12 @@ def test_each_log_event_of_the_table_is_logged_somewhere() -> None:
     assert [event for event in events if f'"{event}"' not in code] == []
 
 
-def test_each_reason_it_names_can_be_given() -> None:
-    """`poison` is reserved: no worker gives it yet."""
+def test_each_reason_stands_there() -> None:
     named = set(
         re.findall(r"`(\w+)`", README.split("Reasons of dead letters:")[1].split("\n\n")[0])
     )
 
-    assert named == {reason.value for reason in Reason} - {Reason.POISON.value}
+    assert named == {reason.value for reason in Reason}
 
 
 @pytest.mark.parametrize("command", sorted(set(re.findall(r"^\$ flashsale (\w+)", README, re.M))))
