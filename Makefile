@@ -1,6 +1,7 @@
 # `make demo` and `make test` need nothing but Python 3.11 or later, and make.
 PYTHON ?= python3
 VENV := .venv
+MINUTES := 10
 BIN := $(VENV)/bin
 # pyenv keeps the other Pythons beside its shims, where tox would not find them.
 SHIMS := $(filter %/shims,$(subst :, ,$(PATH)))
@@ -9,7 +10,7 @@ EMPTY :=
 export PATH := $(subst $(EMPTY) $(EMPTY),:,$(PATH) $(PYTHONS))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast lint servers install clean
+.PHONY: help demo test test-fast torture lint servers install clean
 
 help:  ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -36,6 +37,10 @@ test: install  ## Run everything: tests on each Python, lint, types, imports
 
 test-fast: install  ## Run the unit tests on one Python
 	$(BIN)/python -m pytest tests/unit -q
+
+torture: install  ## Break everything around the worker for ten minutes, and count
+	@tools/install-servers.sh
+	$(BIN)/python -m tests.torture --minutes $(MINUTES)
 
 lint: install  ## Run ruff, mypy and import-linter
 	$(BIN)/tox run -e lint,types,imports
