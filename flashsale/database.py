@@ -29,8 +29,9 @@ CONNECT_TIMEOUT_SECONDS = 3.0
 CLIENT_GRACE_SECONDS = 1.0
 _LOCK_TIMEOUT_SHARE = 0.5
 _DEADLINE_CHECK_SECONDS = 0.25
-# SQLSTATEs of the last words on a connection: the server shuts down, crashed, or ended it.
-_CONNECTION_ENDED = "57P"
+# SQLSTATEs of the last words on a connection: the server shuts down, crashed, or ended it. And
+# "read-only", which a session can stay after a failover though a new one would be allowed to write.
+_CONNECTION_SPENT = ("57P", "25006")
 
 # https://www.postgresql.org/docs/15/runtime-config-client.html
 _SESSION = {
@@ -90,8 +91,8 @@ def session(database: peewee.Database) -> Iterator[peewee.Database]:
         fault = fault_of(error, connected=connected)
         if fault is None:  # not the database's: a mistake of ours must not pass for an outage
             raise
-        lost = fault.sqlstate is None or fault.sqlstate.startswith(_CONNECTION_ENDED)
-        if lost and isinstance(database, PostgresDatabase):
+        spent = fault.sqlstate is None or fault.sqlstate.startswith(_CONNECTION_SPENT)
+        if spent and isinstance(database, PostgresDatabase):
             # What broke this connection (a restart, a failover) has broken the idle ones too.
             database.close_idle()
         # The driver's own text is cut off here: it quotes values of rows.

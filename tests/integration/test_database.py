@@ -126,6 +126,16 @@ def test_a_thread_that_finds_no_free_connection_gets_the_next_one(postgres_url: 
     assert answers == [1]
 
 
+def test_a_session_that_stays_read_only_is_not_used_again(postgres_url: str) -> None:
+    """After a failover, the sessions of the old primary may live on and never write again."""
+    with opened(postgres_url) as database:
+        with pytest.raises(SystemFault), session(database):
+            database.execute_sql("SET default_transaction_read_only = on")
+            database.execute_sql("CREATE TABLE anything ()")
+
+        assert ask(database, "SHOW default_transaction_read_only") == "off"
+
+
 def test_nested_sessions_share_a_connection(postgres_url: str) -> None:
     with opened(postgres_url + "?connection_limit=1&pool_timeout=1") as database, session(database):
         assert backend_pid(database) == backend_pid(database)
