@@ -68,18 +68,19 @@ class Reconciler:
         Raises:
             StoreError: the next run begins where this one did.
         """
-        until = datetime.now(UTC) - settling
         try:
             if not self._lead():
                 # Whether the holder of the lock gets anywhere is not known (its host may be gone
                 # and the server not know it yet), so our own search stays where it ended.
                 return None
             with session(self._database):
+                until = self._server_time() - settling
                 written = self._search(self._searched_to, until)
         except StoreError:
             self.release()
             raise
-        self._searched_to = max(self._searched_to, until - _OVERLAP)
+        # Also where this goes back, with the server's clock: what follows has those times again.
+        self._searched_to = until - _OVERLAP
         if written:
             log.info("audit.reconciled", extra={"rows": written})
         return written
@@ -111,6 +112,13 @@ class Reconciler:
     def _take_lock(self) -> bool:
         ((taken,),) = self._rows("SELECT pg_try_advisory_lock(%s)", _LOCK_KEY)
         return bool(taken)
+
+    def _server_time(self) -> datetime:
+        """Now, by the clock that dates the orders; where ours is ahead, we would skip some."""
+        if not self._on_postgres:
+            return datetime.now(UTC)
+        ((now,),) = self._rows("SELECT clock_timestamp()")
+        return _moment(now)
 
     def _search(self, since: datetime, until: datetime) -> int:
         written = 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 
 import pytest
 
@@ -127,6 +127,38 @@ def test_a_search_begins_where_the_last_one_ended(store: Store, reconciler: Reco
 
     assert reconciler.run() == 1
     assert [row.user_id for row in store.trail()] == ["just committed"]
+
+
+def test_a_host_whose_clock_is_ahead_misses_no_order(
+    postgres_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Orders are dated by the server, so its clock alone tells how far the search has come."""
+
+    class Ahead(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:
+            return datetime.now(tz) + timedelta(hours=1)
+
+    monkeypatch.setattr(flashsale.reconcile, "datetime", Ahead)
+    reconciler = Reconciler(postgres_store.database)
+    sale_id = postgres_store.add_sale()
+    reconciler.run()
+    add_order(postgres_store, sale_id, "since then", at=now() - timedelta(seconds=30))
+
+    assert reconciler.run() == 1
+    reconciler.release()
+
+
+def test_a_server_whose_clock_is_set_back_misses_no_order(
+    store: Store, reconciler: Reconciler
+) -> None:
+    """A search up to an hour from now stands for one before the clock was set back."""
+    sale_id = store.add_sale()
+    reconciler.run(settling=-timedelta(hours=1))
+    assert reconciler.run() == 0
+    add_order(store, sale_id, "since then", at=now() - timedelta(seconds=30))
+
+    assert reconciler.run() == 1
 
 
 def test_a_search_that_failed_is_made_again(store: Store, reconciler: Reconciler) -> None:
