@@ -7,6 +7,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from apscheduler.executors.pool import ThreadPoolExecutor
+from apscheduler.job import Job
+from apscheduler.jobstores.memory import MemoryJobStore
 from apscheduler.schedulers.base import BaseScheduler
 
 from flashsale.audit import AuditTrail
@@ -44,6 +46,25 @@ class SizeTrigger:
                 self._trail.flush_quietly()
 
 
+class _SteadyJobs(MemoryJobStore):  # type: ignore[misc]  # APScheduler is untyped
+    """Jobs whose turn comes though the clock is set back.
+
+    APScheduler plans by the wall clock, and would wait until it is as late as planned again.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._asked_at = datetime.min.replace(tzinfo=UTC)
+
+    def get_due_jobs(self, now: datetime) -> list[Job]:
+        set_back, self._asked_at = now < self._asked_at, now
+        for job in self.get_all_jobs() if set_back else ():
+            job.next_run_time = now
+            self.update_job(job)
+        due: list[Job] = super().get_due_jobs(now)
+        return due
+
+
 def add_interval_jobs(
     scheduler: BaseScheduler,
     settings: Settings,
@@ -58,6 +79,7 @@ def add_interval_jobs(
             # One and the same thread each time: its connection holds the reconciler's lock.
             "reconcile": ThreadPoolExecutor(1),
         },
+        jobstores={"default": _SteadyJobs()},
         # A late run is a run all the same; several missed ones are one.
         job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
         timezone="UTC",

@@ -90,6 +90,23 @@ def test_an_event_is_written_when_a_second_has_passed_and_not_before(
         assert len(store.trail()) == 1
 
 
+def test_a_clock_that_is_set_back_keeps_nothing_waiting(
+    store: Store, clock: FrozenDateTimeFactory
+) -> None:
+    """The timer would else be silent for as long as the clock has to go until it is late again."""
+    trail, reconciles, sale_id = AuditTrail(store.database), list[int](), store.add_sale()
+    with scheduled(trail, reconciles) as scheduler:
+        scheduler.step()
+        clock.tick(-3600)
+        for events in (1, 2):
+            trail.record(events_of(sale_id, 1))
+            clock.tick(1)
+            scheduler.step()
+            assert len(store.trail()) == events
+
+    assert reconciles == [1, 2]
+
+
 def test_the_interval_is_a_setting(store: Store, clock: FrozenDateTimeFactory) -> None:
     trail = AuditTrail(store.database)
     with scheduled(trail, [], Settings(audit_interval_seconds=0.25)) as scheduler:
