@@ -154,7 +154,12 @@ class Batcher(Generic[T]):
         if len(done) + len(letters) < len(batch):
             # After an outage there is no reason to wait: the breaker says when it is over.
             until = self._clock() if batch.failure is Failure.SYSTEM else batch.hold_until
-            self._hold(batch.rest(), until)
+            rest = batch.rest()
+            if batch.failure is Failure.TRANSIENT and batch.attempts and len(rest) > 1:
+                # Bad luck that repeats may be a time limit, which half as many may keep.
+                half, rest = rest.split(len(rest) // 2)
+                self._hold(half, until)
+            self._hold(rest, until)
             self._tally.held += 1
         return letters
 

@@ -158,6 +158,27 @@ def test_a_due_retry_goes_before_what_is_collected(bench: Bench) -> None:
     assert retry.attempts == 1
 
 
+def test_a_batch_that_has_bad_luck_again_is_tried_in_halves(bench: Bench) -> None:
+    """So many may never keep the statement's time limit, and would fail for ever."""
+    bench.arrive(4)
+    bench.fail(bench.hand_out(), Failure.TRANSIENT)
+    again = bench.hand_out()
+    assert tags(again) == [1, 2, 3, 4]
+    bench.fail(again, Failure.TRANSIENT)
+
+    halves = [bench.hand_out(), bench.hand_out()]
+    assert [tags(half) for half in halves] == [[1, 2], [3, 4]]
+    assert [half.attempts for half in halves] == [2, 2]
+
+
+def test_one_delivery_alone_is_tried_again_as_it_is(bench: Bench) -> None:
+    bench.arrive(1)
+    for _ in range(5):
+        bench.fail(bench.hand_out(), Failure.TRANSIENT)
+
+    assert tags(bench.hand_out()) == [1]
+
+
 def test_a_retry_is_not_tried_before_it_is_due(bench: Bench) -> None:
     bench.arrive(1)
     bench.fail(bench.hand_out(), Failure.TRANSIENT, hold_seconds=1.0)
