@@ -26,6 +26,8 @@ LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 _PREFIX = "FLASHSALE_"
 # What RabbitMQ allows is wider; this is what Dramatiq takes as a queue's name.
 _QUEUE_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9._-]{0,199}")
+# One is the reconciler's, for good where this process leads the search.
+_FEWEST_CONNECTIONS = 2
 # Dramatiq reads these endings as its own delay and dead-letter queues.
 _RESERVED_ENDINGS = (".DQ", ".XQ")
 
@@ -167,6 +169,11 @@ class Settings:
         found = []
         if self.purchase_queue == self.dead_letter_queue:
             found.append("DEAD_LETTER_QUEUE: must differ from PURCHASE_QUEUE")
+        if self.database.is_postgres and self.database.pool_size < _FEWEST_CONNECTIONS:
+            found.append(
+                "DATABASE_URL: connection_limit=1 leaves none for orders while the reconciler has"
+                " one; give it 2 or more"
+            )
         if self.prefetch < self.batch_size:
             found.append(
                 f"FLASHSALE_PREFETCH: {self.prefetch} is less than FLASHSALE_BATCH_SIZE"

@@ -200,6 +200,13 @@ def test_dead_letters_may_not_go_back_into_the_purchase_queue() -> None:
     )
 
 
+def test_the_pool_must_hold_more_than_the_reconcilers_connection() -> None:
+    address = "postgresql://app@db/sale?connection_limit="
+    (problem,) = problems(DATABASE_URL=f"{address}1")
+    assert "give it 2 or more" in problem
+    assert Settings.from_env({"DATABASE_URL": f"{address}2"}).database.pool_size == 2
+
+
 def test_a_batch_must_fit_into_the_prefetch() -> None:
     (problem,) = problems(FLASHSALE_PREFETCH="99", FLASHSALE_BATCH_SIZE="100")
     assert problem.startswith("FLASHSALE_PREFETCH: 99 is less than FLASHSALE_BATCH_SIZE (100)")
