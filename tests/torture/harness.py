@@ -133,7 +133,7 @@ class Round:
         modules: Sequence[str] = (),
         log: Path | None = None,
     ) -> Fleet:
-        """Start workers alone; return when their queues are declared."""
+        """Start workers alone; return when all of them consume."""
         stage, place = self.stage, self.place
         environment = {
             **_SETTINGS,
@@ -144,11 +144,14 @@ class Round:
             **(settings or {}),
         }
         self.workers = Fleet(environment, masters=masters, processes=processes)
+        environment["FLASHSALE_STATE_FOLDER"] = str(self.workers.folder / "state")
         self.workers.modules = modules
         self.workers.log = log or self.workers.log
         self._fleets.append(self.workers)
         self.workers.start()
-        wait_until(lambda: self.ready() is not None, _BOOT_SECONDS, "the queues are declared")
+        wait_until(
+            lambda: self.consumers() >= masters * processes, _BOOT_SECONDS, "all workers consume"
+        )
         return self.workers
 
     def pause(self, shortest: float, longest: float) -> None:
@@ -161,13 +164,21 @@ class Round:
 
     def ready(self, queue: str = "") -> int | None:
         """Messages that wait in a queue, the purchase queue by default; None if it is missing."""
+        declared = self._declared(queue or self.place.purchase_queue)
+        return None if declared is None else int(declared.message_count)
+
+    def consumers(self) -> int:
+        """Workers that consume from the purchase queue."""
+        declared = self._declared(self.place.purchase_queue)
+        return 0 if declared is None else int(declared.consumer_count)
+
+    def _declared(self, queue: str) -> Any:
         with self.stage.rabbitmq.connect() as connection:
             channel = connection.channel()
             try:
-                declared = channel.queue_declare(queue or self.place.purchase_queue, passive=True)
+                return channel.queue_declare(queue, passive=True).method
             except ChannelClosedByBroker:
                 return None
-            return int(declared.method.message_count)
 
     def is_quiet(self) -> bool:
         """Whether all that was published so far is where it belongs, and no queue holds it."""

@@ -34,11 +34,7 @@ def repeats(round_: Round) -> None:
     round_.pause(2.0, 4.0)
 
 
-@scenario(
-    "F32",
-    "an event kills each process that works on it",
-    known_failing="events that kill the process are not set aside yet",
-)
+@scenario("F32", "an event kills each process that works on it")
 def poison(round_: Round) -> None:
     round_.start_workers(modules=["poison"])
     deadly = round_.events.marked(MARK)

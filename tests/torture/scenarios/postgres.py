@@ -121,10 +121,14 @@ def no_connection_left_to_role(round_: Round) -> None:
     round_.healed()
 
 
-@scenario("F13", "a pool of one connection, and a wait of a second for it")
-def pool_of_one(round_: Round) -> None:
-    round_.start(database_query="?connection_limit=1&pool_timeout=1")
-    round_.pause(2.0, 4.0)
+@scenario("F13", "a pool of two connections, and a wait of a second for one")
+def pool_of_two(round_: Round) -> None:
+    round_.start(masters=1, database_query="?connection_limit=2&pool_timeout=1")
+    with _locked_orders(round_):
+        # One connection is the reconciler's, one waits for the lock, and others wait for that.
+        round_.expect_within(
+            lambda: round_.logged("work.suspended"), 5, "the exhausted pool is reported"
+        )
     round_.healed()
 
 
@@ -172,12 +176,8 @@ def serialization(round_: Round) -> None:
 @scenario("F17", "an administrator locks the table of orders")
 def table_lock(round_: Round) -> None:
     round_.start(settings=_SHORT_STATEMENTS)
-    administrator = round_.stage.postgres.connect(round_.place.database)
-    with administrator.cursor() as cursor:
-        cursor.execute("BEGIN; LOCK TABLE orders IN ACCESS EXCLUSIVE MODE")
+    with _locked_orders(round_):
         round_.pause(1.0, 3.0)
-        cursor.execute("ROLLBACK")
-    administrator.close()
     round_.healed()
 
 
@@ -302,6 +302,18 @@ def _altered(round_: Round, away: str, back: str) -> None:
     finally:
         round_.query(back)
     round_.healed()
+
+
+@contextmanager
+def _locked_orders(round_: Round) -> Iterator[None]:
+    """Keep everybody else from the table of orders, as DDL would."""
+    administrator = round_.stage.postgres.connect(round_.place.database)
+    try:
+        with administrator.cursor() as cursor:
+            cursor.execute("BEGIN; LOCK TABLE orders IN ACCESS EXCLUSIVE MODE")
+            yield
+    finally:
+        administrator.close()
 
 
 @contextmanager
