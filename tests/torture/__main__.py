@@ -108,6 +108,8 @@ def _print_table(chosen: Sequence[Scenario], reports: Sequence[Report]) -> None:
     for scenario in chosen:
         its = [report for report in reports if report.scenario is scenario]
         print(_ROW.format(scenario.name, len(its), *_figures(its), _note(scenario, its)))
+    for fault, reason in NOT_MADE.items():
+        print(f"{fault:<22} not made: {reason}")
     verdicts = [report.verdict for report in reports]
     print(
         f"{len(reports)} rounds, {sum(v.confirmed for v in verdicts)} confirmed events,"

@@ -5,42 +5,29 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
-from datetime import timedelta
 from pathlib import Path
 from typing import Any, Self
 
 import psycopg2
 from pika.exceptions import ChannelClosedByBroker
 
-from flashsale.database import close_database, open_database
-from flashsale.reconcile import Reconciler
-from flashsale.urls import parse_database_url
 from tests.support.waiting import wait_until
-from tests.torture.events import CANARY_USER, EventSource
+from tests.torture.closing import close_round
+from tests.torture.events import EventSource
 from tests.torture.fleet import Fleet
-from tests.torture.history import (
-    AuditRow,
-    DeadLetter,
-    Found,
-    Key,
-    Verdict,
-    judge,
-)
+from tests.torture.history import Verdict
 from tests.torture.load import Load
 from tests.torture.scenario import Scenario
-from tests.torture.stage import CANARY_PASSWORD, Stage
+from tests.torture.stage import Stage
 
 #: Within this time after healing, orders must be committed again.
 LIVENESS_SECONDS = 10.0
 
 _BOOT_SECONDS = 30.0
-_DRAIN_SECONDS = 45.0
-_SETTLE_SECONDS = 20.0
 _POLL_SECONDS = 0.02
-_WARM_UP_EVENTS = 300
 # Times of the product, scaled down as far as their meaning allows, so that rounds are short.
 _SETTINGS = {
     "FLASHSALE_STATEMENT_TIMEOUT_SECONDS": "3",
@@ -71,8 +58,8 @@ class Report:
 class Round:
     """What a scenario works with: servers, proxies, workers and load of its own, and a seed.
 
-    A scenario calls :meth:`start`, breaks things, mends them and says so by :meth:`healed`. The
-    servers must be whole when it returns; proxies are healed by themselves.
+    A scenario calls :meth:`start`, breaks things, mends them and says so by :meth:`healed`. When it
+    returns, all must be whole.
     """
 
     def __init__(self, stage: Stage, scenario: Scenario, seed: int) -> None:
@@ -84,10 +71,12 @@ class Round:
         #: only a reconciler can write it.
         self.audit_may_lag = True
         self._resources = ExitStack()
-        self._fleets: list[Fleet] = []
-        self._letters: list[tuple[bytes, Mapping[str, Any]]] = []
+        self.fleets: list[Fleet] = []
+        #: Dead letters taken out of their queue so far, each with its headers.
+        self.letters: list[tuple[bytes, Mapping[str, Any]]] = []
 
     def __enter__(self) -> Self:
+        self.stage.restore()
         self.place = self._resources.enter_context(self.stage.place())
         self.events = EventSource(self.choice, self.place.sale_ids)
         url, queue = self.stage.rabbitmq.url(), self.place.purchase_queue
@@ -97,28 +86,18 @@ class Round:
 
     def __exit__(self, *_: object) -> None:
         with self._resources:
-            for fleet in self._fleets:
+            for fleet in self.fleets:
                 self.report.log_tail += _tail(fleet)
                 fleet.close()
             with suppress(TimeoutError):
                 self.load.stop()
-            for proxy in (self.stage.to_postgres, self.stage.to_rabbitmq):
-                proxy.heal()
 
-    # What scenarios call
-
-    def start(
-        self,
-        *,
-        masters: int = 2,
-        processes: int = 1,
-        **options: Any,
-    ) -> None:
-        """Start workers, as :meth:`start_workers` does, and the load.
+    def start(self, **options: Any) -> None:
+        """Start workers, with the options of :meth:`start_workers`, and the load.
 
         Returns when the first orders are committed.
         """
-        self.start_workers(masters=masters, processes=processes, **options)
+        self.start_workers(**options)
         self.load.start()
         wait_until(lambda: self.orders() or 0, _BOOT_SECONDS, "the workers commit orders")
 
@@ -147,7 +126,7 @@ class Round:
         environment["FLASHSALE_STATE_FOLDER"] = str(self.workers.folder / "state")
         self.workers.modules = modules
         self.workers.log = log or self.workers.log
-        self._fleets.append(self.workers)
+        self.fleets.append(self.workers)
         self.workers.start()
         wait_until(
             lambda: self.consumers() >= masters * processes, _BOOT_SECONDS, "all workers consume"
@@ -184,7 +163,7 @@ class Round:
         """Whether all that was published so far is where it belongs, and no queue holds it."""
         history = self.load.history
         keys = {event.key for event in history.confirmed if event.key}
-        letters = sum(event.key is None for event in history.confirmed) - len(self._letters)
+        letters = sum(event.key is None for event in history.confirmed) - len(self.letters)
         return (
             (self.orders() or 0) >= len(keys)
             and (self.ready(self.place.dead_letter_queue) or 0) >= letters
@@ -206,7 +185,7 @@ class Round:
 
     def take_dead_letters(self) -> None:
         """Take the dead letters out of their queue; the account will know of them."""
-        self._letters += self._take_all(self.place.dead_letter_queue)
+        self.letters += self.take_all(self.place.dead_letter_queue)
 
     def query(self, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
         """Run one statement in the round's database, as superuser."""
@@ -241,81 +220,8 @@ class Round:
         self.report.recoveries.append(LIVENESS_SECONDS)
         self.report.problems.append(f"no order within {LIVENESS_SECONDS:g} s of healing")
 
-    @contextmanager
-    def broken_rows(self, sqlstate: str) -> Iterator[None]:
-        """Let PostgreSQL refuse every insert of orders with this SQLSTATE."""
-        self.query(
-            "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"
-            f" $$ BEGIN RAISE EXCEPTION 'torture' USING ERRCODE = '{sqlstate}'; END $$"
-        )
-        self.query("CREATE TRIGGER refuse BEFORE INSERT ON orders EXECUTE FUNCTION refuse()")
-        try:
-            yield
-        finally:
-            self.query("DROP FUNCTION refuse CASCADE")
-
-    # What the runner calls
-
-    def finish(self) -> None:
-        """Drain, stop the workers, and account for every event."""
-        self.load.stop()
-        drained = self._drain()
-        self.report.restarts = self.workers.restarts
-        codes = self.workers.stop()
-        self.expect(not any(codes), f"exit codes after SIGTERM: {codes}")
-        self._complete_audit()
-        found = self._find()
-        self.report.verdict = judge(self.load.history, found)
-        self.report.problems[:0] = self.report.verdict.problems()
-        if drained:
-            left = self.report.verdict.queued
-            self.expect(not left, f"{left} events still queued after draining")
-        self._search_canaries()
-
-    def _drain(self) -> bool:
-        try:
-            wait_until(self.is_quiet, _DRAIN_SECONDS, "the queue drains")
-            wait_until(self._all_acknowledged, _SETTLE_SECONDS, "all is acknowledged")
-        except TimeoutError as error:
-            self.report.problems.append(str(error))
-            return False
-        return True
-
-    def _all_acknowledged(self) -> bool:
-        listed = self.stage.rabbitmq.ctl("list_queues", "--no-table-headers", "name", "messages")
-        counts = dict(line.split("\t") for line in listed.splitlines() if "\t" in line)
-        return counts[self.place.purchase_queue] == "0"
-
-    def _complete_audit(self) -> None:
-        """Do what the next worker would do at its start: write the rows that a crash has cost."""
-        database = open_database(parse_database_url(self.stage.postgres.url(self.place.database)))
-        reconciler = Reconciler(database)
-        try:
-            self.report.reconciled = reconciler.run(settling=timedelta(0)) or 0
-        finally:
-            reconciler.release()
-            close_database(database)
-        if not self.audit_may_lag:
-            lag = self.report.reconciled
-            self.expect(not lag, f"{lag} audit rows were left to the reconciler")
-
-    def _find(self) -> Found:
-        orders = self.query("SELECT id::text, sale_id::text, user_id FROM orders")
-        audit = self.query(
-            "SELECT sale_id::text, user_id, event_type, metadata->>'orderId' FROM order_audit_trail"
-        )
-        self.take_dead_letters()
-        return Found(
-            orders=[(order_id, Key(sale_id, user_id)) for order_id, sale_id, user_id in orders],
-            audit=[AuditRow(Key(sale, user), kind, order) for sale, user, kind, order in audit],
-            dead_letters=[
-                DeadLetter(body, headers.get("x-flashsale-reason", ""))
-                for body, headers in self._letters
-            ],
-            queued=[body for body, _ in self._take_all(self.place.purchase_queue)],
-        )
-
-    def _take_all(self, queue: str) -> list[tuple[bytes, Mapping[str, Any]]]:
+    def take_all(self, queue: str) -> list[tuple[bytes, Mapping[str, Any]]]:
+        """Take every message out of a queue: its body and its headers."""
         taken: list[tuple[bytes, Mapping[str, Any]]] = []
         with self.stage.rabbitmq.connect() as connection:
             channel = connection.channel()
@@ -324,12 +230,6 @@ class Round:
                 if method is None:
                     return taken
                 taken.append((body, properties.headers or {}))
-
-    def _search_canaries(self) -> None:
-        for fleet in self._fleets:
-            text = fleet.log.read_bytes() if fleet.log.is_file() else b""
-            for canary in (CANARY_PASSWORD, CANARY_USER):
-                self.expect(canary.encode() not in text, f"{canary!r} stands in a worker's log")
 
 
 class _OrderCount:
@@ -365,7 +265,7 @@ def run_round(stage: Stage, scenario: Scenario, seed: int) -> Report:
     try:
         with round_:
             scenario.run(round_)
-            round_.finish()
+            close_round(round_)
     except Exception as error:  # noqa: BLE001  # the other scenarios are to run all the same
         round_.report.problems.append(f"{type(error).__name__}: {error}")
     round_.report.seconds = time.monotonic() - begin

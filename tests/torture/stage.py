@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
-from flashsale.database import open_database
+from flashsale.database import close_database, open_database
 from flashsale.migration import migrate
 from flashsale.urls import parse_database_url
 from tests.support.postgres import PrivatePostgres
@@ -63,6 +63,16 @@ class Stage:
 
     def __exit__(self, *_: object) -> None:
         self._resources.close()
+
+    def restore(self) -> None:
+        """Start what an interrupted round has left stopped, and heal the network."""
+        for server in (self.postgres, self.rabbitmq):
+            try:
+                _ = server.pid
+            except RuntimeError:
+                server.start()
+        for proxy in (self.to_postgres, self.to_rabbitmq):
+            proxy.heal()
 
     @property
     def worker_broker_url(self) -> str:
@@ -124,7 +134,7 @@ class Stage:
         try:
             migrate(database)
         finally:
-            database.close_all()
+            close_database(database)
         self.query(_TEMPLATE, _GRANTS)
 
     def _make_worker_of_rabbitmq(self) -> None:

@@ -140,7 +140,7 @@ def arm(point: Point, hits: int, *, stopping: bool) -> None:
             countdown.counting.set()
             drain(worker)
 
-        PurchaseWorker.drain = drain_and_count  # type: ignore[method-assign]
+        PurchaseWorker.drain = drain_and_count  # type: ignore[method-assign,assignment]
     else:
         countdown.counting.set()
     wrap = _wrapped_while_sent if point.when == "sent" else _wrapped

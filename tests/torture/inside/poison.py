@@ -24,4 +24,4 @@ def _insert_or_die(
     _insert(book, purchases, indexes, outcomes)
 
 
-OrderBook._insert = _insert_or_die  # type: ignore[method-assign]
+OrderBook._insert = _insert_or_die  # type: ignore[method-assign,assignment]

@@ -1,5 +1,21 @@
 """The scenarios, by what is faulty. Importing this package lists them all."""
 
-from tests.torture.scenarios import events, machine, postgres, processes, rabbitmq
+from tests.torture.scenarios import (
+    administration,
+    events,
+    machine,
+    postgres,
+    processes,
+    rabbitmq,
+    transactions,
+)
 
-__all__ = ["events", "machine", "postgres", "processes", "rabbitmq"]
+__all__ = [
+    "administration",
+    "events",
+    "machine",
+    "postgres",
+    "processes",
+    "rabbitmq",
+    "transactions",
+]

@@ -1,4 +1,4 @@
-"""PostgreSQL that crashes, hangs, refuses, is full, or is being operated on."""
+"""PostgreSQL that crashes, hangs, loses replies, or has no room left."""
 
 from __future__ import annotations
 
@@ -9,18 +9,17 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import psycopg2
 
 from tests.torture.harness import Round
 from tests.torture.proxy import Fault
 from tests.torture.scenario import scenario
-from tests.torture.stage import CANARY_PASSWORD, MAX_CONNECTIONS, NEIGHBOUR, WORKER
+from tests.torture.scenarios.interventions import altered_role, locked_orders
+from tests.torture.stage import MAX_CONNECTIONS, NEIGHBOUR
 
 # The end of every answer of PostgreSQL to a statement outside a transaction: ReadyForQuery, idle.
 _READY_FOR_QUERY = b"Z\x00\x00\x00\x05I"
-_SHORT_STATEMENTS = {"FLASHSALE_STATEMENT_TIMEOUT_SECONDS": "1"}
 _CONSUMER_TIMEOUT_SECONDS = 4
 
 
@@ -54,7 +53,7 @@ def long_outage(round_: Round) -> None:
 
 @scenario("F9", "PostgreSQL accepts data and never answers")
 def black_hole(round_: Round) -> None:
-    round_.start(settings=_SHORT_STATEMENTS)
+    round_.start(settings={"FLASHSALE_STATEMENT_TIMEOUT_SECONDS": "1"})
     round_.pause(0.3, 1.0)
     round_.stage.to_postgres.impose(
         round_.choice.choice([Fault(drop_replies=True), Fault(drop_requests=True)])
@@ -116,7 +115,7 @@ def too_many_connections(round_: Round) -> None:
 @scenario("F12.role", "the worker's role may connect no more")
 def no_connection_left_to_role(round_: Round) -> None:
     round_.start()
-    with _altered_role(round_, "CONNECTION LIMIT 0", "CONNECTION LIMIT -1"):
+    with altered_role(round_, "CONNECTION LIMIT 0", "CONNECTION LIMIT -1"):
         round_.pause(1.0, 3.0)
     round_.healed()
 
@@ -124,7 +123,7 @@ def no_connection_left_to_role(round_: Round) -> None:
 @scenario("F13", "a pool of two connections, and a wait of a second for one")
 def pool_of_two(round_: Round) -> None:
     round_.start(masters=1, database_query="?connection_limit=2&pool_timeout=1")
-    with _locked_orders(round_):
+    with locked_orders(round_):
         # One connection is the reconciler's, one waits for the lock, and others wait for that.
         round_.expect_within(
             lambda: round_.logged("work.suspended"), 5, "the exhausted pool is reported"
@@ -151,125 +150,6 @@ def disk_full(round_: Round) -> None:
         round_.healed()
 
 
-@scenario("F15", "a deadlock with another transaction")
-def deadlock(round_: Round) -> None:
-    round_.start(masters=1)
-    other = round_.stage.postgres.connect(round_.place.database)
-    with other.cursor() as cursor:
-        round_.expect_within(lambda: _deadlock(round_, cursor), 20, "a deadlock with a worker")
-    other.close()
-    round_.healed()
-
-
-@scenario("F16", "repeatable read by default, and forced serialization failures")
-def serialization(round_: Round) -> None:
-    name = "default_transaction_isolation"
-    repeatable = f"SET {name} = 'repeatable read'"
-    round_.start()
-    with _altered_role(round_, repeatable, f"RESET {name}"):
-        round_.pause(0.5, 1.0)
-        with round_.broken_rows("40001"):
-            round_.pause(0.5, 1.5)
-        round_.healed()
-
-
-@scenario("F17", "an administrator locks the table of orders")
-def table_lock(round_: Round) -> None:
-    round_.start(settings=_SHORT_STATEMENTS)
-    with _locked_orders(round_):
-        round_.pause(1.0, 3.0)
-    round_.healed()
-
-
-@scenario("F18", "inserts take longer than they may")
-def slow_inserts(round_: Round) -> None:
-    round_.start(settings={"FLASHSALE_STATEMENT_TIMEOUT_SECONDS": "0.3"})
-    round_.query(
-        "CREATE FUNCTION rest() RETURNS trigger LANGUAGE plpgsql AS"
-        " $$ BEGIN PERFORM pg_sleep(0.5); RETURN NEW; END $$"
-    )
-    round_.query("CREATE TRIGGER rest BEFORE INSERT ON orders EXECUTE FUNCTION rest()")
-    round_.pause(1.0, 3.0)
-    round_.query("DROP FUNCTION rest CASCADE")
-    round_.healed()
-
-
-@scenario("F18.rows", "each row takes so long that only small batches are within the time limit")
-def slow_rows(round_: Round) -> None:
-    round_.start(settings={"FLASHSALE_STATEMENT_TIMEOUT_SECONDS": "0.3"})
-    round_.query(
-        "CREATE FUNCTION rest() RETURNS trigger LANGUAGE plpgsql AS"
-        " $$ BEGIN PERFORM pg_sleep(0.005); RETURN NEW; END $$"
-    )
-    round_.query("CREATE TRIGGER rest BEFORE INSERT ON orders FOR EACH ROW EXECUTE FUNCTION rest()")
-    round_.load.publish(round_.events.take(300))
-    round_.load.stop()
-    wanted = len({event.key for event in round_.load.history.confirmed if event.key})
-    round_.expect_within(
-        lambda: (round_.orders() or 0) >= wanted, 20, "batches become small enough to be committed"
-    )
-    round_.query("DROP FUNCTION rest CASCADE")
-
-
-@scenario("F19", "the server turns read-only, for sessions that stand and for new ones")
-def read_only(round_: Round) -> None:
-    round_.start()
-    administrate = round_.query
-    administrate("ALTER SYSTEM SET default_transaction_read_only = on")
-    administrate("SELECT pg_reload_conf()")
-    round_.pause(1.0, 3.0)
-    administrate("ALTER SYSTEM RESET default_transaction_read_only")
-    administrate("SELECT pg_reload_conf()")
-    round_.healed()
-
-
-@scenario("F19.session", "the sessions that stand stay read-only, as after a failover")
-def read_only_sessions(round_: Round) -> None:
-    round_.start()
-    name = "default_transaction_read_only"
-    with _altered_role(round_, f"SET {name} = on", f"RESET {name}"):
-        round_.pause(1.0, 3.0)
-    round_.healed()
-
-
-@scenario("F20.table", "the table of orders is renamed for a while")
-def missing_table(round_: Round) -> None:
-    _altered(round_, "ALTER TABLE orders RENAME TO away", "ALTER TABLE away RENAME TO orders")
-
-
-@scenario("F20.column", "a column of orders is renamed for a while")
-def missing_column(round_: Round) -> None:
-    rename = "ALTER TABLE orders RENAME COLUMN {} TO {}"
-    _altered(round_, rename.format("user_id", "away"), rename.format("away", "user_id"))
-
-
-@scenario("F20.grant", "the right to insert orders is revoked for a while")
-def missing_grant(round_: Round) -> None:
-    _altered(
-        round_,
-        f"REVOKE INSERT ON orders FROM {WORKER}",
-        f"GRANT INSERT ON orders TO {WORKER}",
-    )
-
-
-@scenario("F20.audit", "the audit trail's table is renamed for a while")
-def missing_audit_table(round_: Round) -> None:
-    round_.audit_may_lag = False
-    round_.start()
-    round_.query("ALTER TABLE order_audit_trail RENAME TO away")
-    round_.pause(1.0, 3.0)
-    round_.query("ALTER TABLE away RENAME TO order_audit_trail")
-    round_.healed()
-
-
-@scenario("F21", "the password is changed, and changed back")
-def wrong_password(round_: Round) -> None:
-    round_.start()
-    with _altered_role(round_, "PASSWORD 'rotated'", f"PASSWORD '{CANARY_PASSWORD}'"):
-        round_.pause(1.0, 3.0)
-    round_.healed()
-
-
 @scenario("F22", "PostgreSQL ends the workers' connections, three times")
 def ended_connections(round_: Round) -> None:
     round_.start()
@@ -290,73 +170,6 @@ def cut_connections(round_: Round) -> None:
 
 def _set_of_rabbit(name: str, milliseconds: int) -> str:
     return f"application:set_env(rabbit, {name}, {milliseconds})."
-
-
-def _altered(round_: Round, away: str, back: str) -> None:
-    """Let the schema be wrong for a while: no event is to blame, so none becomes a dead letter."""
-    round_.start()
-    round_.query(away)
-    try:
-        round_.pause(1.5, 3.0)
-        round_.expect(round_.logged("work.suspended"), "the wrong schema was not reported")
-    finally:
-        round_.query(back)
-    round_.healed()
-
-
-@contextmanager
-def _locked_orders(round_: Round) -> Iterator[None]:
-    """Keep everybody else from the table of orders, as DDL would."""
-    administrator = round_.stage.postgres.connect(round_.place.database)
-    try:
-        with administrator.cursor() as cursor:
-            cursor.execute("BEGIN; LOCK TABLE orders IN ACCESS EXCLUSIVE MODE")
-            yield
-    finally:
-        administrator.close()
-
-
-@contextmanager
-def _altered_role(round_: Round, away: str, back: str) -> Iterator[None]:
-    """Let the worker's role be another for a while; connections that stand are ended."""
-    round_.query(f"ALTER ROLE {WORKER} {away}")
-    try:
-        round_.stage.disconnect_workers()
-        yield
-    finally:
-        round_.query(f"ALTER ROLE {WORKER} {back}")
-
-
-def _deadlock(round_: Round, other: Any) -> bool:
-    """Lock two orders in the other order than a worker does; whether the server saw a deadlock."""
-    first, last = sorted((round_.events.good(), round_.events.good()), key=lambda e: e.key or ())
-    insert = "INSERT INTO orders (id, sale_id, user_id) VALUES (gen_random_uuid(), %s, %s)"
-    other.execute("BEGIN; SET LOCAL deadlock_timeout = '1min'")  # the worker is to be the victim
-    try:
-        other.execute(insert, last.key)
-        round_.load.publish([first, last])
-        round_.expect_within(lambda: _waiting(round_), 5, "a worker waits for a lock")
-        with suppress(psycopg2.Error):
-            other.execute(insert, first.key)
-    finally:
-        other.execute("ROLLBACK")
-    return bool(_deadlocks(round_))
-
-
-def _deadlocks(round_: Round) -> int:
-    ((count,),) = round_.query(
-        "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
-    )
-    return int(count)
-
-
-def _waiting(round_: Round) -> bool:
-    ((waiting,),) = round_.query(
-        "SELECT count(*) FROM pg_stat_activity WHERE usename = %s AND wait_event_type = 'Lock'"
-        " AND query LIKE '%%INSERT INTO orders%%'",
-        WORKER,
-    )
-    return bool(waiting)
 
 
 @contextmanager
