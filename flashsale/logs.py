@@ -53,7 +53,9 @@ class LogQueue:
 
     def __init__(self, target: logging.Handler) -> None:
         self.dropped = 0
-        self._lines: queue.Queue[logging.LogRecord | None] = queue.Queue(_WAITING_LINES)
+        # Dramatiq's signal handlers log, and may interrupt put(), also each other's: of Python's
+        # queues only this one lets them. Any lock here would stop every thread that logs.
+        self._lines: queue.SimpleQueue[logging.LogRecord | None] = queue.SimpleQueue()
         self._target = target
         self._thread = threading.Thread(target=self._run, name="logs", daemon=True)
         self._replaced: list[logging.Handler] = []
@@ -65,21 +67,21 @@ class LogQueue:
         self._thread.start()
 
     def put(self, record: logging.LogRecord) -> None:
-        try:
-            self._lines.put_nowait(record)
-        except queue.Full:
+        if self._lines.qsize() < _WAITING_LINES:
+            self._lines.put(record)
+        else:
             self.dropped += 1
 
     def stop(self) -> None:
-        """Give the last lines a second to get out. Harmless when repeated, or before a start."""
+        """Give the last lines a second to get out. Harmless when repeated, or before a start.
+
+        Where the reader stalls, they end with the process.
+        """
         root = logging.getLogger()
         if not self._thread.is_alive():
             return
         root.handlers = self._replaced
-        try:
-            self._lines.put(None, timeout=_LAST_LINES_SECONDS)
-        except queue.Full:
-            return  # the reader stalls; the thread is a daemon and ends with the process
+        self._lines.put(None)
         self._thread.join(_LAST_LINES_SECONDS)
 
     def _run(self) -> None:

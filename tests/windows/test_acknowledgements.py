@@ -20,6 +20,9 @@ from tests.windows.conftest import StartHosted, StartWorker
 from tests.windows.hosted import cut_connections, held, queues, wait_for_held_inserts
 from tests.windows.stock import StockWorker
 
+# Two batches at work, both of which may wait for as long as the test has them held.
+PATIENT = {"batches_in_flight": 2, "statement_timeout_seconds": 60.0}
+
 
 def test_w01_stock_acknowledges_another_message_after_a_reconnect(
     rabbitmq_server: PrivateRabbitMQ, shop: Shop
@@ -49,7 +52,7 @@ def test_w01_a_batch_of_a_lost_channel_acknowledges_nothing(
 ) -> None:
     """The old `next`, number 3, ends while number 3 on the new channel is `third`, not begun."""
     shop.buy(["quick"])
-    worker = start_hosted(shop, batches_in_flight=2)
+    worker = start_hosted(shop, **PATIENT)
     worker.wait_for(settled=1)
     with held(shop, "slow"):
         with held(shop, "next"):
@@ -75,7 +78,7 @@ def test_w01b_a_stale_batch_makes_no_cumulative_acknowledgement(
     """It would take `slow`, which is not done, with all that is below its highest tag."""
     others = [f"other-{number}" for number in range(9)]
     shop.buy(["quick"])
-    worker = start_hosted(shop, batches_in_flight=2)
+    worker = start_hosted(shop, **PATIENT)
     worker.wait_for(settled=1)
     with held(shop, "slow"):
         with held(shop, others[0]):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +18,20 @@ from flashsale.logs import LogQueue, handler
 from tests.support.shop import Shop
 from tests.windows.conftest import StartHosted
 
+LOG_IN_SIGNAL_HANDLERS = """
+import logging, signal
+from flashsale.logs import LogQueue
+
+log = logging.getLogger(__name__)
+signal.signal(signal.SIGALRM, lambda *_: log.info("a line of a signal handler"))
+lines = LogQueue(logging.NullHandler())
+lines.start("INFO")
+signal.setitimer(signal.ITIMER_REAL, 0.0001, 0.0001)
+for _ in range(50_000):
+    log.info("a line that may be interrupted")
+signal.setitimer(signal.ITIMER_REAL, 0)
+lines.stop()
+"""
 FAILING_INSERT = """
 CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS
 'BEGIN RAISE EXCEPTION ''no order for %'', NEW.user_id USING ERRCODE = ''ZZ001''; END';
@@ -39,6 +55,11 @@ def test_w24_a_log_that_nobody_reads_keeps_no_order_waiting(
         worker.stop()
 
     shop.assert_settled(["buyer"])
+
+
+def test_w24_a_signal_handler_that_logs_does_not_wait_for_the_line_it_interrupts() -> None:
+    """Dramatiq's do, and two signals may come at once: the thread would wait for itself."""
+    subprocess.run([sys.executable, "-c", LOG_IN_SIGNAL_HANDLERS], timeout=30, check=True)
 
 
 @contextmanager
