@@ -45,7 +45,7 @@ ON CONFLICT DO NOTHING
 _ROWS_PER_STATEMENT = 1_000
 
 
-class AuditEvent(NamedTuple):
+class AuditEntry(NamedTuple):
     """One row of the trail. Its id follows from what it says, so writing it twice is harmless."""
 
     id: str
@@ -57,14 +57,14 @@ class AuditEvent(NamedTuple):
     @classmethod
     def confirmed(
         cls, sale_id: str, user_id: str, order_id: str, processed_at: datetime
-    ) -> AuditEvent:
+    ) -> AuditEntry:
         """An order was written."""
         metadata = f'{{"orderId":"{order_id}","processedAt":"{_instant(processed_at)}"}}'
         id_ = audit_id(order_id, AuditEventType.CONFIRMED)
         return cls(id_, sale_id, user_id, AuditEventType.CONFIRMED, metadata)
 
     @classmethod
-    def failed(cls, purchase: Purchase, error: StoreError, failed_at: datetime) -> AuditEvent:
+    def failed(cls, purchase: Purchase, error: StoreError, failed_at: datetime) -> AuditEntry:
         """The database kept a purchase from being written at its first attempt."""
         metadata = json.dumps(
             {"error": str(error), "errorCode": error.sqlstate, "failedAt": _instant(failed_at)}
@@ -97,7 +97,7 @@ class AuditTrail:
         self._limit = limit
         #: Called, without waiting for it, when `batch_size` events wait; must not block.
         self.on_full = on_full
-        self._waiting: deque[AuditEvent] = deque()
+        self._waiting: deque[AuditEntry] = deque()
         self._recording = threading.Lock()
         self._flushing = threading.Lock()
         self._is_failing = False
@@ -111,7 +111,7 @@ class AuditTrail:
         """Events that wait for a flush."""
         return len(self._waiting)
 
-    def record(self, events: Iterable[AuditEvent]) -> None:
+    def record(self, events: Iterable[AuditEntry]) -> None:
         """Queue events for the next flush."""
         with self._recording:
             self._waiting.extend(events)
@@ -166,7 +166,7 @@ class AuditTrail:
         return written
 
 
-def write_events(database: peewee.Database, events: Sequence[AuditEvent]) -> None:
+def write_events(database: peewee.Database, events: Sequence[AuditEntry]) -> None:
     """Insert rows that are not there yet, in one statement; committed when this returns.
 
     Raises:

@@ -43,8 +43,10 @@ def publish_purchase(
         PublishUnconfirmed: it may or may not have been; publishing it again is harmless.
         SettingsError: the environment is wrong.
     """
-    purchase = Purchase(sale_id, user_id, timestamp or now())
-    encode_checked(purchase)  # a refused event is refused without a connection
+    purchase = Purchase(sale_id, user_id, timestamp or timestamp_now())
+    settings = settings or Settings.from_env()
+    # A refused event is refused without a connection.
+    encode_checked(purchase, max_bytes=settings.max_event_bytes)
     with PurchasePublisher(settings=settings) as publisher:
         publisher.publish(purchase)
 
@@ -95,7 +97,10 @@ class PurchasePublisher:
             PublishUnconfirmed: tells by index which are confirmed; publishing the others again
                 is harmless.
         """
-        return self.publish_bodies(encode_checked(purchase) for purchase in purchases)
+        limit = self._settings.max_event_bytes
+        return self.publish_bodies(
+            encode_checked(purchase, max_bytes=limit) for purchase in purchases
+        )
 
     def publish_bodies(self, bodies: Iterable[bytes]) -> int:
         """Publish `bodies` unchecked, as they are; raises what :meth:`publish_many` raises."""
@@ -129,18 +134,18 @@ class PurchasePublisher:
         self._publisher.close()
 
 
-def now() -> str:
+def timestamp_now() -> str:
     """The time as JavaScript's toISOString() writes it: ``2026-01-02T03:04:05.678Z``."""
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def encode_checked(purchase: Purchase) -> bytes:
+def encode_checked(purchase: Purchase, *, max_bytes: int) -> bytes:
     """The event's body, after a look at it with the worker's eyes; raises EventRefused."""
     try:
         body = purchase.encode()
     except UnicodeEncodeError:
         raise EventRefused(Reason.TEXT, "an id holds half of a surrogate pair") from None
-    Purchase.parse(body)
+    Purchase.parse(body, max_bytes=max_bytes)
     return body
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flashsale.audit import AuditEvent, AuditTrail, now
+from flashsale.audit import AuditEntry, AuditTrail, now
 from flashsale.batching import DONE, Batch, Failure, Rejection, Verdict
 from flashsale.errors import (
     EventRefused,
@@ -46,7 +46,7 @@ class Confirmation:
     def _record_confirmed(self, batch: Batch[Purchase], outcomes: list[Outcome | None]) -> None:
         processed_at = now()
         events = [
-            AuditEvent.confirmed(purchase.sale_id, purchase.user_id, outcome.order_id, processed_at)
+            AuditEntry.confirmed(purchase.sale_id, purchase.user_id, outcome.order_id, processed_at)
             for purchase, outcome in zip(batch.items, outcomes, strict=True)
             if isinstance(outcome, Confirmed)
         ]
@@ -61,7 +61,7 @@ class Confirmation:
             return
         failed_at = now()
         self._trail.record(
-            AuditEvent.failed(purchase, error, failed_at)
+            AuditEntry.failed(purchase, error, failed_at)
             for purchase, outcome in zip(batch.items, outcomes, strict=True)
             if outcome is None
         )

@@ -23,7 +23,7 @@ import peewee
 from flashsale.accounting import Found, Line, Published, Roll, account, call_roll
 from flashsale.batching import Letter
 from flashsale.brokers.embedded import EmbeddedBroker
-from flashsale.client import now
+from flashsale.client import timestamp_now
 from flashsale.database import close_database, open_database, session
 from flashsale.migration import migrate
 from flashsale.models import AuditEvent, AuditEventType, Order, Sale
@@ -220,7 +220,7 @@ class Demonstration:
 
 
 def _encode(sale_id: str, user_id: str) -> bytes:
-    return Purchase(sale_id, user_id, now()).encode()
+    return Purchase(sale_id, user_id, timestamp_now()).encode()
 
 
 def _number_of(letter: Letter) -> int:

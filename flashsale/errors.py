@@ -12,7 +12,8 @@
     │   └── UnclassifiedFault  try again; alone and still failing: dead-letter
     └── BrokerError            RabbitMQ
         ├── BrokerUnavailable  reconnect with backoff                        (exit 3)
-        ├── BrokerMisconfigured  stop; the operator corrects the broker      (exit 3)
+        ├── BrokerMisconfigured  a command stops, a worker waits; the operator
+        │                        corrects the broker                        (exit 3)
         └── PublishUnconfirmed nothing may be taken for published: publish again
 
 Messages of these errors are safe to print: they carry no credentials and no values of rows.

@@ -10,7 +10,7 @@ from typing import Any
 import peewee
 
 from flashsale.database import session
-from flashsale.errors import EventFault, TransientFault, UnclassifiedFault
+from flashsale.errors import EventFault, SystemFault, TransientFault, UnclassifiedFault
 from flashsale.ids import new_order_ids
 from flashsale.purchases import Purchase, Reason
 
@@ -111,6 +111,10 @@ class OrderBook:
                 self._insert(purchases, indexes, outcomes)
         except (EventFault, UnclassifiedFault) as fault:
             indexes = [index for index in indexes if outcomes[index] is None]
+            if not indexes:  # a probe: it is not an event's fault
+                raise SystemFault(
+                    "the tables refuse even no rows", sqlstate=fault.sqlstate
+                ) from None
             if len(indexes) > 1:
                 middle = len(indexes) // 2
                 first = self._confirm(purchases, indexes[:middle], outcomes)
@@ -151,7 +155,7 @@ class OrderBook:
             elif not has_sale:
                 outcomes[index] = _UNKNOWN_SALE
             else:
-                raise TransientFault("a sale began while its purchases were written")
+                raise TransientFault("a sale or an order changed while it was written")
 
     def _why_not(self, purchases: Sequence[Purchase], missing: list[int]) -> list[tuple[Any, ...]]:
         sale_ids = [purchases[index].sale_id for index in missing]

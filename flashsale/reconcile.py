@@ -12,7 +12,7 @@ from typing import Any
 
 import peewee
 
-from flashsale.audit import AuditEvent, write_events
+from flashsale.audit import AuditEntry, write_events
 from flashsale.database import session
 from flashsale.errors import StoreError
 from flashsale.models import ORDER_CONFIRMED, AuditEventType
@@ -57,6 +57,7 @@ class Reconciler:
         self._database = database
         self._on_postgres = not isinstance(database, peewee.SqliteDatabase)
         self._leads = False
+        self._is_failing = False
         self._leadership = ExitStack()
         self._searched_to = _EPOCH
 
@@ -86,11 +87,17 @@ class Reconciler:
         return written
 
     def run_quietly(self) -> None:
-        """:meth:`run`, for schedulers: a failure is a matter for the next run."""
+        """:meth:`run`, for schedulers: a failure is logged when it begins, and its end too."""
         try:
             self.run()
         except StoreError as error:
-            log.debug("audit.reconcile_failed", extra={"cause": str(error)})
+            if not self._is_failing:
+                self._is_failing = True
+                log.warning("audit.reconcile_failed", extra={"cause": str(error)})
+            return
+        if self._is_failing:
+            self._is_failing = False
+            log.info("audit.reconcile_resumed")
 
     def release(self) -> None:
         """Give up the lock and the connection that holds it, for another process to search."""
@@ -130,11 +137,13 @@ class Reconciler:
                 write_events(
                     self._database,
                     [
-                        AuditEvent.confirmed(sale_id, user_id, order_id, _moment(created_at))
+                        AuditEntry.confirmed(sale_id, user_id, order_id, _moment(created_at))
                         for order_id, sale_id, user_id, created_at in missing
                     ],
                 )
             written += len(missing)
+            # Window by window: one that fails must not have all before it searched again.
+            self._searched_to = min(to, until - _OVERLAP)
             since = to
         return written
 

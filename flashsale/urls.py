@@ -94,7 +94,8 @@ def parse_database_url(url: str) -> DatabaseAddress:
     _refuse_unknown_options(options)
     parameters = _authority(netloc) | options
     if schema:
-        parameters["options"] = f"{parameters.get('options', '')} -c search_path={schema}".strip()
+        search_path = f"-c search_path={_option_value(_identifier(schema))}"
+        parameters["options"] = f"{parameters.get('options', '')} {search_path}".strip()
     return DatabaseAddress(
         "postgresql", name, MappingProxyType(parameters), pool_size, float(pool_timeout)
     )
@@ -133,6 +134,16 @@ def _cut_short(parts: SplitResult) -> bool:
     What follows then holds a part of the password, so none of it may be used or shown.
     """
     return bool(parts.fragment) or "@" in parts.path + parts.query
+
+
+def _identifier(name: str) -> str:
+    """`name` as SQL takes it literally; Prisma quotes it likewise."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _option_value(value: str) -> str:
+    """`value` within libpq's options, where blanks separate and backslashes escape."""
+    return value.replace("\\", "\\\\").replace(" ", "\\ ")
 
 
 def _whole(raw: str, key: str) -> int:

@@ -75,7 +75,9 @@ class HeldRetries(Middleware):
         batch.unclassified_failures += 1
         if batch.progress_at_failure is None:
             batch.progress_at_failure = self._settled
+        undecided = batch.undecided()
+        if len(undecided) > 1:
+            return  # which of them it is shows when they come again in halves
         others_succeed = self._settled > batch.progress_at_failure
         if others_succeed and batch.unclassified_failures >= self._unclassified_attempts:
-            for index in batch.undecided():
-                batch.verdicts[index] = Rejection(UNCLASSIFIED_REASON)
+            batch.verdicts[undecided[0]] = Rejection(UNCLASSIFIED_REASON)

@@ -92,25 +92,33 @@ class DeadLetterWriter:
 
     def _run(self) -> None:
         try:
-            while waiting := self._take():
-                self._publish(waiting)
+            while (waiting := self._take()) != []:
+                if waiting is None:
+                    # Dead letters are rare: no connection is kept for them.
+                    self._publisher.close()
+                else:
+                    self._publish(waiting)
         finally:
             self._publisher.close()
 
-    def _take(self) -> list[tuple[Letter, _OnConfirmed]]:
-        """All that waits, so that a flood of letters costs few confirms; nothing at the end."""
+    def _take(self) -> list[tuple[Letter, _OnConfirmed]] | None:
+        """All that waits, so that a flood of letters costs few confirms.
+
+        None after an idle time, and an empty list at the end.
+        """
         with self._changed:
             self._busy = False
             self._changed.notify_all()
-            while not self._waiting and not self._closing:
-                if not self._changed.wait(_IDLE_SECONDS):
-                    # Dead letters are rare: no connection is kept for them.
-                    self._publisher.close()
+            if not self._changed.wait_for(self._has_news, _IDLE_SECONDS):
+                return None
             if self._closing:
                 return []
             self._busy = True
             waiting, self._waiting = self._waiting, []
             return waiting
+
+    def _has_news(self) -> bool:
+        return bool(self._waiting) or self._closing
 
     def _publish(self, waiting: list[tuple[Letter, _OnConfirmed]]) -> None:
         waiting = [(letter, call) for letter, call in waiting if not letter.ledger.is_closed]

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from flashsale.cli import exits
-from flashsale.client import PurchasePublisher, encode_checked, now
+from flashsale.client import PurchasePublisher, encode_checked, timestamp_now
 from flashsale.errors import EventRefused
 from flashsale.purchases import Purchase
 from flashsale.settings import Settings
@@ -81,21 +81,22 @@ def publish(
       flashsale publish hostile.jsonl --unchecked --queue purchase_test
     """
     refusals = Refusals()
+    settings = Settings.from_env({**os.environ, "PURCHASE_QUEUE": queue} if queue else None)
+    max_bytes = None if unchecked else settings.max_event_bytes
     if file is not None:
         if sale is not None or count is not None:
             raise click.UsageError("give either FILE or --sale and --count, not both")
-        groups = lines_of(file, refusals, unchecked=unchecked)
+        groups = lines_of(file, refusals, max_bytes=max_bytes)
     else:
         if sale is None or count is None:
             raise click.UsageError("give a FILE, or - for standard input, or --sale and --count")
-        if unchecked:
+        if max_bytes is None:
             raise click.UsageError("--unchecked is for the lines of a FILE")
-        _check_made_up(sale, f"{user_prefix}{count}")
+        _check_made_up(sale, f"{user_prefix}{count}", max_bytes=max_bytes)
         size = _GROUP_SIZE if rate is None else int(rate * _MADE_AHEAD_SECONDS)
         events = made_up(sale, count, user_prefix=user_prefix, repeat_share=repeat_share)
         groups = grouped(events, min(_GROUP_SIZE, max(1, size)))
 
-    settings = Settings.from_env({**os.environ, "PURCHASE_QUEUE": queue} if queue else None)
     publisher = PurchasePublisher(settings=settings, name="flashsale publish")
     started, code = time.monotonic(), exits.OK
     try:
@@ -121,7 +122,7 @@ def made_up(sale: str, count: int, *, user_prefix: str, repeat_share: float) -> 
         repeats = int((number + 1) * repeat_share) > int(number * repeat_share)
         shopper = number % shoppers if repeats and shoppers else shoppers
         shoppers += shopper == shoppers
-        yield Purchase(sale, f"{user_prefix}{shopper}", now()).encode()
+        yield Purchase(sale, f"{user_prefix}{shopper}", timestamp_now()).encode()
 
 
 def grouped(events: Iterator[bytes], size: int) -> Iterator[Group]:
@@ -164,17 +165,22 @@ class Refusals:
             click.echo("more lines are refused, and only counted from here on", err=True)
 
 
-def lines_of(file: str, refusals: Refusals, *, unchecked: bool) -> Iterator[Group]:
+def lines_of(file: str, refusals: Refusals, *, max_bytes: int | None) -> Iterator[Group]:
     """The events of `file`, in groups of what has arrived; what is refused goes to `refusals`."""
     if file == "-":
-        yield from acceptable_lines(sys.stdin.buffer, refusals, unchecked=unchecked)
+        yield from acceptable_lines(sys.stdin.buffer, refusals, max_bytes=max_bytes)
     else:
         with Path(file).open("rb") as stream:
-            yield from acceptable_lines(stream, refusals, unchecked=unchecked)
+            yield from acceptable_lines(stream, refusals, max_bytes=max_bytes)
 
 
-def acceptable_lines(stream: BinaryIO, refusals: Refusals, *, unchecked: bool) -> Iterator[Group]:
-    """The lines of `stream` but for blank and refused ones; memory is bounded whatever comes."""
+def acceptable_lines(
+    stream: BinaryIO, refusals: Refusals, *, max_bytes: int | None
+) -> Iterator[Group]:
+    """The lines of `stream` but for blank and refused ones; memory is bounded whatever comes.
+
+    `max_bytes` is the largest event that the worker takes; None lets lines pass unread.
+    """
     line_number = 0
     for lines in arriving_lines(stream):
         group = []
@@ -184,8 +190,8 @@ def acceptable_lines(stream: BinaryIO, refusals: Refusals, *, unchecked: bool) -
                 refusals.add(line_number, f"longer than {_LONGEST_LINE_BYTES} bytes")
             elif line.strip():
                 try:
-                    if not unchecked:
-                        Purchase.parse(line)
+                    if max_bytes is not None:
+                        Purchase.parse(line, max_bytes=max_bytes)
                 except EventRefused as refusal:
                     refusals.add(line_number, str(refusal))
                 else:
@@ -208,9 +214,9 @@ def arriving_lines(stream: BinaryIO) -> Iterator[list[bytes]]:
         yield [rest]
 
 
-def _check_made_up(sale: str, longest_user_id: str) -> None:
+def _check_made_up(sale: str, longest_user_id: str, *, max_bytes: int) -> None:
     try:
-        encode_checked(Purchase(sale, longest_user_id, now()))
+        encode_checked(Purchase(sale, longest_user_id, timestamp_now()), max_bytes=max_bytes)
     except EventRefused as refusal:
         raise click.UsageError(f"such events would be refused: {refusal}") from None
 

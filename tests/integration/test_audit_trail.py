@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from flashsale.audit import AuditEvent, AuditTrail, now, write_events
+from flashsale.audit import AuditEntry, AuditTrail, now, write_events
 from flashsale.batching import Batch, Delivery
 from flashsale.confirmation import Confirmation
 from flashsale.errors import EventFault, SystemFault, TransientFault
@@ -20,10 +20,10 @@ from tests.support.waiting import wait_until
 NO_SALE = "00000000-0000-4000-8000-000000000000"
 
 
-def confirmed(sale_id: str, *user_ids: str) -> list[AuditEvent]:
+def confirmed(sale_id: str, *user_ids: str) -> list[AuditEntry]:
     ids = new_order_ids(len(user_ids))
     return [
-        AuditEvent.confirmed(sale_id, user_id, order_id, now())
+        AuditEntry.confirmed(sale_id, user_id, order_id, now())
         for user_id, order_id in zip(user_ids, ids, strict=True)
     ]
 
@@ -31,7 +31,7 @@ def confirmed(sale_id: str, *user_ids: str) -> list[AuditEvent]:
 def test_a_row_says_in_its_columns_what_the_event_says(store: Store) -> None:
     sale_id = store.add_sale()
     fault = TransientFault('a "deadlock" of \\ zoë', sqlstate="40P01")
-    event = AuditEvent.failed(Purchase(sale_id, "zoë '\"\\"), fault, now())
+    event = AuditEntry.failed(Purchase(sale_id, "zoë '\"\\"), fault, now())
     trail = AuditTrail(store.database)
     trail.record([event])
     trail.flush()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -109,3 +110,11 @@ def test_a_queue_that_is_not_as_declared_is_used_and_told(
         publisher.publish(Purchase(SALE, "shopper"))
 
     assert "x-dead-letter" in publisher.notices[0]
+
+
+def test_an_event_larger_than_the_worker_takes_is_refused_here(settings: Settings) -> None:
+    """The limit is the worker's own, not a number of the client's."""
+    small = replace(settings, max_event_bytes=1_024)
+
+    with pytest.raises(EventRefused, match="too_large"):
+        publish_purchase(SALE, "\U0001f6d2" * 255, settings=small)

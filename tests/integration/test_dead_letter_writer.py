@@ -236,3 +236,28 @@ def test_no_idle_connection_is_kept_for_the_next_letter(
 
     written = bodies_in(connection, declared.dead_letter_queue)
     assert written == [b"first", b"second", b"third"]
+
+
+@pytest.mark.usefixtures("declared")
+def test_a_letter_is_taken_while_an_idle_connection_is_slow_to_close(
+    writer: DeadLetterWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The consumer's thread calls `write` and must not wait for RabbitMQ."""
+    confirmations = Confirmations()
+    closing, go_on = threading.Event(), threading.Event()
+    close = ConfirmingPublisher.close
+
+    def slow_close(publisher: ConfirmingPublisher) -> None:
+        closing.set()
+        assert go_on.wait(15)
+        close(publisher)
+
+    monkeypatch.setattr(dead_letter_writer, "_IDLE_SECONDS", 0.1)
+    monkeypatch.setattr(ConfirmingPublisher, "close", slow_close)
+    writer.write([a_letter(b"first")], confirmations)
+    assert closing.wait(15)
+
+    writer.write([a_letter(b"second")], confirmations)
+
+    go_on.set()
+    confirmations.wait_for(2)

@@ -385,3 +385,17 @@ def test_workers_with_the_same_purchases_in_opposite_orders_do_not_deadlock(stor
     ids = [outcome.order_id for outcome in confirmed if isinstance(outcome, Confirmed)]
     assert sorted(ids) == sorted(store.order_ids().values())
     assert len(ids) == 2_000
+
+
+def test_a_probe_that_a_table_refuses_blames_the_system(postgres_store: Store) -> None:
+    """There is no event that it could be the fault of."""
+    postgres_store.execute(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"
+        " 'BEGIN RAISE check_violation; END'"
+    )
+    postgres_store.execute(
+        "CREATE TRIGGER refuse BEFORE INSERT ON orders EXECUTE FUNCTION refuse()"
+    )
+
+    with pytest.raises(SystemFault, match="23514"):
+        confirm(postgres_store, [])

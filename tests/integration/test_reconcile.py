@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +11,7 @@ from datetime import UTC, datetime, timedelta, tzinfo
 import pytest
 
 import flashsale.reconcile
-from flashsale.audit import AuditEvent, AuditTrail, now
+from flashsale.audit import AuditEntry, AuditTrail, now
 from flashsale.errors import StoreError, SystemFault
 from flashsale.orders import OrderBook
 from flashsale.reconcile import Reconciler
@@ -54,7 +55,7 @@ def test_an_order_without_a_row_gets_the_very_row_its_worker_would_have_written(
 
     assert reconciler.run(settling=IN_A_SECOND) == 1
     (row,) = store.trail()
-    assert row[:4] == AuditEvent.confirmed(sale_id, "user", order_id, now())[:4]
+    assert row[:4] == AuditEntry.confirmed(sale_id, "user", order_id, now())[:4]
     assert row.metadata["orderId"] == order_id
 
 
@@ -71,11 +72,11 @@ def test_exactly_the_missing_rows_are_written(store: Store, reconciler: Reconcil
     sale_id = store.add_sale()
     complete = add_order(store, sale_id, "complete")
     trail = AuditTrail(store.database)
-    trail.record([AuditEvent.confirmed(sale_id, "complete", complete, now())])
+    trail.record([AuditEntry.confirmed(sale_id, "complete", complete, now())])
     add_order(store, sale_id, "by the old worker")
-    trail.record([AuditEvent.confirmed(sale_id, "by the old worker", str(uuid.uuid4()), now())])
+    trail.record([AuditEntry.confirmed(sale_id, "by the old worker", str(uuid.uuid4()), now())])
     add_order(store, sale_id, "failed first")
-    trail.record([AuditEvent(str(uuid.uuid4()), sale_id, "failed first", "FAILED_DB", "{}")])
+    trail.record([AuditEntry(str(uuid.uuid4()), sale_id, "failed first", "FAILED_DB", "{}")])
     trail.flush()
     add_order(store, sale_id, "missing")
     add_order(store, sale_id, "cancelled", status="CANCELLED")
@@ -166,10 +167,28 @@ def test_a_search_that_failed_is_made_again(store: Store, reconciler: Reconciler
     store.execute("ALTER TABLE order_audit_trail RENAME TO elsewhere")
     with pytest.raises(SystemFault):
         reconciler.run()
-    reconciler.run_quietly()
     store.execute("ALTER TABLE elsewhere RENAME TO order_audit_trail")
 
     assert reconciler.run() == 1
+
+
+def test_searches_that_fail_are_told_at_the_first_and_when_they_work_again(
+    store: Store, reconciler: Reconciler, caplog: pytest.LogCaptureFixture
+) -> None:
+    """While they fail, an order may be without its audit row."""
+    caplog.set_level(logging.INFO, "flashsale")
+    store.execute("ALTER TABLE order_audit_trail RENAME TO elsewhere")
+    add_order(store, store.add_sale(), "user")
+    reconciler.run_quietly()
+    reconciler.run_quietly()
+    store.execute("ALTER TABLE elsewhere RENAME TO order_audit_trail")
+    reconciler.run_quietly()
+
+    assert [record.message for record in caplog.records] == [
+        "audit.reconcile_failed",
+        "audit.reconciled",
+        "audit.reconcile_resumed",
+    ]
 
 
 def test_one_process_searches_until_it_gives_up_its_lead(postgres_store: Store) -> None:

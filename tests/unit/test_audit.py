@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from freezegun import freeze_time
 
-from flashsale.audit import AuditEvent, AuditTrail, now
+from flashsale.audit import AuditEntry, AuditTrail, now
 from flashsale.errors import StoreError, SystemFault, TransientFault
 from flashsale.ids import new_order_ids
 from flashsale.purchases import Purchase
@@ -28,9 +28,9 @@ def store(tmp_path: Path) -> Iterator[Store]:
         yield made
 
 
-def events_of(sale_id: str, count: int, *, user: str = "user") -> list[AuditEvent]:
+def events_of(sale_id: str, count: int, *, user: str = "user") -> list[AuditEntry]:
     return [
-        AuditEvent.confirmed(sale_id, f"{user}-{number:04}", order_id, now())
+        AuditEntry.confirmed(sale_id, f"{user}-{number:04}", order_id, now())
         for number, order_id in enumerate(new_order_ids(count))
     ]
 
@@ -150,7 +150,7 @@ def test_recording_beside_flushing_loses_nothing(store: Store) -> None:
     events = events_of(sale_id, 4_000)
     parts = [events[start::4] for start in range(4)]
 
-    def record(part: list[AuditEvent]) -> None:
+    def record(part: list[AuditEntry]) -> None:
         for at in range(0, len(part), 10):
             trail.record(part[at : at + 10])
 
@@ -205,7 +205,7 @@ def test_an_outage_is_logged_when_it_begins_and_when_it_ends(
 def test_a_confirmed_row_names_the_order_and_the_time_as_the_old_worker_did(store: Store) -> None:
     sale_id = store.add_sale()
     trail = AuditTrail(store.database)
-    trail.record([AuditEvent.confirmed(sale_id, "user", ORDER, now())])
+    trail.record([AuditEntry.confirmed(sale_id, "user", ORDER, now())])
     trail.flush()
 
     (row,) = store.trail()
@@ -215,10 +215,10 @@ def test_a_confirmed_row_names_the_order_and_the_time_as_the_old_worker_did(stor
 
 @freeze_time("2026-01-02 03:04:05.250")
 def test_a_failed_row_names_the_error_its_code_and_the_time() -> None:
-    with_code = AuditEvent.failed(
+    with_code = AuditEntry.failed(
         Purchase(SALE, "user"), TransientFault("a deadlock", sqlstate="40P01"), now()
     )
-    without = AuditEvent.failed(Purchase(SALE, "user"), StoreError('the "server"'), now())
+    without = AuditEntry.failed(Purchase(SALE, "user"), StoreError('the "server"'), now())
 
     assert (with_code.user_id, with_code.event_type) == ("user", "FAILED_DB")
     assert json.loads(with_code.metadata) == {
@@ -242,6 +242,6 @@ def test_a_failed_row_names_the_error_its_code_and_the_time() -> None:
     ],
 )
 def test_times_are_written_in_utc_with_milliseconds(moment: datetime, written: str) -> None:
-    event = AuditEvent.confirmed(SALE, "user", ORDER, moment)
+    event = AuditEntry.confirmed(SALE, "user", ORDER, moment)
 
     assert json.loads(event.metadata)["processedAt"] == written

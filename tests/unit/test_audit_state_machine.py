@@ -19,7 +19,7 @@ from hypothesis.stateful import (
 )
 
 from flashsale import audit
-from flashsale.audit import AuditEvent, AuditTrail, now
+from flashsale.audit import AuditEntry, AuditTrail, now
 from flashsale.errors import StoreError
 from flashsale.ids import new_order_ids
 from tests.support.stores import Store, open_store
@@ -48,10 +48,10 @@ class TrailMachine(RuleBasedStateMachine):
         self.trail = AuditTrail(
             self.database, batch_size=BATCH_SIZE, limit=LIMIT, on_full=self.trigger
         )
-        self.waiting: list[AuditEvent] = []
+        self.waiting: list[AuditEntry] = []
         self.rows: set[str] = set()
         self.dropped = 0
-        self.events: list[AuditEvent] = []
+        self.events: list[AuditEntry] = []
 
     def trigger(self) -> None:
         self.triggers += 1
@@ -59,7 +59,7 @@ class TrailMachine(RuleBasedStateMachine):
     @rule(count=st.integers(1, 7))
     def record(self, count: int) -> None:
         self.events += [
-            AuditEvent.confirmed(self.sale_id, "shopper", order_id, now())
+            AuditEntry.confirmed(self.sale_id, "shopper", order_id, now())
             for order_id in new_order_ids(count)
         ]
         self.take(self.events[-count:])
@@ -77,7 +77,7 @@ class TrailMachine(RuleBasedStateMachine):
     )
     def flush(self, fault: Fault | None, strikes_at: int, meanwhile: int) -> None:
         statements = 0
-        under_way: list[AuditEvent] = []
+        under_way: list[AuditEntry] = []
 
         def execute_sql(*arguments: Any) -> Any:
             nonlocal statements, under_way
@@ -121,7 +121,7 @@ class TrailMachine(RuleBasedStateMachine):
         )
         assert sorted(id_ for (id_,) in rows) == sorted(self.rows)
 
-    def take(self, events: list[AuditEvent]) -> None:
+    def take(self, events: list[AuditEntry]) -> None:
         room = LIMIT - len(self.waiting)
         self.waiting += events[:room]
         self.dropped += len(events[room:])

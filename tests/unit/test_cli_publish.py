@@ -40,7 +40,7 @@ class Clock:
 
 def accepted(data: bytes, *, unchecked: bool = False) -> tuple[list[bytes], int]:
     refusals = Refusals()
-    groups = acceptable_lines(Trickle(data), refusals, unchecked=unchecked)
+    groups = acceptable_lines(Trickle(data), refusals, max_bytes=None if unchecked else 65_536)
     return [line for group in groups for line in group], refusals.count
 
 
@@ -97,7 +97,7 @@ def test_a_line_without_an_end_is_refused_and_not_kept(unchecked: bool) -> None:
     refusals = Refusals()
     stream = io.BytesIO(b"x" * (3 * LONGEST_LINE_BYTES) + b"\n" + GOOD)
 
-    groups = list(acceptable_lines(stream, refusals, unchecked=unchecked))
+    groups = list(acceptable_lines(stream, refusals, max_bytes=None if unchecked else 65_536))
 
     assert groups == [[GOOD]]
     assert refusals.count == 1

@@ -14,7 +14,7 @@ from apscheduler.schedulers.base import BaseScheduler
 from freezegun import freeze_time
 from freezegun.api import FrozenDateTimeFactory
 
-from flashsale.audit import AuditEvent, AuditTrail, now
+from flashsale.audit import AuditEntry, AuditTrail, now
 from flashsale.ids import new_order_ids
 from flashsale.schedule import SizeTrigger, add_interval_jobs
 from flashsale.settings import Settings
@@ -68,9 +68,9 @@ def scheduled(
     scheduler.shutdown()
 
 
-def events_of(sale_id: str, count: int) -> list[AuditEvent]:
+def events_of(sale_id: str, count: int) -> list[AuditEntry]:
     return [
-        AuditEvent.confirmed(sale_id, order_id, order_id, now())
+        AuditEntry.confirmed(sale_id, order_id, order_id, now())
         for order_id in new_order_ids(count)
     ]
 

@@ -30,11 +30,24 @@ class TestPostgreSQL:
 
     def test_prisma_s_schema_is_the_search_path(self) -> None:
         address = parse_database_url("postgresql://db/flashsale?schema=sale")
-        assert address.parameters["options"] == "-c search_path=sale"
+        assert address.parameters["options"] == '-c search_path="sale"'
 
     def test_prisma_s_schema_joins_the_options_that_are_there(self) -> None:
         address = parse_database_url("postgresql://db/x?options=-c%20geqo%3Doff&schema=sale")
-        assert address.parameters["options"] == "-c geqo=off -c search_path=sale"
+        assert address.parameters["options"] == '-c geqo=off -c search_path="sale"'
+
+    @pytest.mark.parametrize(
+        ("schema", "option"),
+        [
+            ("FlashSale", '"FlashSale"'),
+            ("my%20shop", r'"my\ shop"'),
+            ("a%22b", '"a""b"'),
+            ("a%5Cb", r'"a\\b"'),
+        ],
+    )
+    def test_prisma_s_schema_is_a_name_to_the_letter(self, schema: str, option: str) -> None:
+        address = parse_database_url(f"postgresql://db/x?schema={schema}")
+        assert address.parameters["options"] == f"-c search_path={option}"
 
     def test_other_keys_go_to_libpq_as_they_are(self) -> None:
         """A plus sign is no space: libpq does not read forms."""

@@ -158,13 +158,14 @@ def test_a_due_retry_goes_before_what_is_collected(bench: Bench) -> None:
     assert retry.attempts == 1
 
 
-def test_a_batch_that_has_bad_luck_again_is_tried_in_halves(bench: Bench) -> None:
-    """So many may never keep the statement's time limit, and would fail for ever."""
+@pytest.mark.parametrize("failure", [Failure.TRANSIENT, Failure.UNCLASSIFIED])
+def test_a_batch_that_fails_again_is_tried_in_halves(bench: Bench, failure: Failure) -> None:
+    """So many may never keep a time limit, or one of them fails the others."""
     bench.arrive(4)
-    bench.fail(bench.hand_out(), Failure.TRANSIENT)
+    bench.fail(bench.hand_out(), failure)
     again = bench.hand_out()
     assert tags(again) == [1, 2, 3, 4]
-    bench.fail(again, Failure.TRANSIENT)
+    bench.fail(again, failure)
 
     halves = [bench.hand_out(), bench.hand_out()]
     assert [tags(half) for half in halves] == [[1, 2], [3, 4]]

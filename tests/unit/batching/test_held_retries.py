@@ -140,11 +140,20 @@ def test_bad_luck_never_counts_against_a_delivery(retries: HeldRetries, failure:
 def test_what_fails_alone_for_an_unknown_cause_while_others_succeed_is_given_up(
     retries: HeldRetries,
 ) -> None:
-    batch = fail(retries, batch_of(2), *[Failure.UNCLASSIFIED] * (ATTEMPTS - 1))
-    assert batch.verdicts == [None, None]
+    batch = fail(retries, batch_of(1), *[Failure.UNCLASSIFIED] * (ATTEMPTS - 1))
+    assert batch.verdicts == [None]
 
     batch = fail(retries, batch, Failure.UNCLASSIFIED)
-    assert batch.verdicts == [GIVEN_UP, GIVEN_UP]
+    assert batch.verdicts == [GIVEN_UP]
+
+
+def test_what_fails_beside_others_for_an_unknown_cause_is_not_given_up(
+    retries: HeldRetries,
+) -> None:
+    """An error of the process (no memory left) strikes a whole batch of good deliveries."""
+    batch = fail(retries, batch_of(2), *[Failure.UNCLASSIFIED] * ATTEMPTS * 3)
+
+    assert batch.verdicts == [None, None]
 
 
 def test_failures_of_other_kinds_are_not_counted_among_the_unknown(retries: HeldRetries) -> None:
