@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 #: Longer than any backoff of a round's workers.
 STANDSTILL_SECONDS = 15.0
 
+_BOOT_SECONDS = 30.0
 _POLL_SECONDS = 0.1
 _SETTLE_SECONDS = 20.0
 
@@ -28,6 +29,10 @@ def close_round(round_: Round) -> None:
     """Drain, stop the workers, and account for every event."""
     round_.load.stop()
     drained = _drain(round_)
+    # One that is only just starting, or ending, would not stop as it should.
+    round_.expect_within(
+        lambda: round_.consumers() >= round_.workers.size, _BOOT_SECONDS, "all workers are back"
+    )
     round_.report.restarts = round_.workers.restarts
     codes = round_.workers.stop()
     round_.expect(not any(codes), f"exit codes after SIGTERM: {codes}")

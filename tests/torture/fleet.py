@@ -51,6 +51,11 @@ class Fleet:
             self._masters[place] = self._new_master()
         self._supervisor.start()
 
+    @property
+    def size(self) -> int:
+        """Worker processes, when all run."""
+        return len(self._masters) * self._processes
+
     def master_pids(self) -> list[int]:
         with self._changing:
             return [master.pid for master in self._masters if master]

@@ -129,7 +129,7 @@ class Round:
         self.fleets.append(self.workers)
         self.workers.start()
         wait_until(
-            lambda: self.consumers() >= masters * processes, _BOOT_SECONDS, "all workers consume"
+            lambda: self.consumers() >= self.workers.size, _BOOT_SECONDS, "all workers consume"
         )
         return self.workers
 
