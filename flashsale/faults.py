@@ -100,5 +100,6 @@ def _sqlite_fault(error: sqlite3.Error) -> StoreError:
     if any(name.startswith(transient) for transient in _SQLITE_TRANSIENT):
         return TransientFault("the SQLite file is locked by another process")
     return SystemFault(
-        "SQLite cannot use its file: check DATABASE_URL, then run `flashsale migrate`"
+        "SQLite cannot use its file or its tables: check that the folder exists, and that"
+        " `flashsale migrate` has made the tables"
     )

@@ -46,7 +46,7 @@ def test_each_log_event_of_the_table_is_logged_somewhere() -> None:
     code = "".join(path.read_text() for path in (ROOT / "flashsale").rglob("*.py"))
     operating = README.split("## Operate")[1].split("## Develop")[0]
     events = re.findall(
-        r"`((?:work|worker|broker|topology|events|dead_letters|audit)\.\w+)`", operating
+        r"`((?:work|worker|broker|topology|events|dead_letters|audit|suspects)\.\w+)`", operating
     )
 
     assert events
