@@ -6,15 +6,21 @@ The processes of one machine share the folder, since an event comes again to any
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import os
+import re
+import stat
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 log = logging.getLogger(__name__)
 
+# The folder that is set may hold other things, and be anyone's choice; this one is ours alone.
+_SUBFOLDER = "suspects"
+_NAME = re.compile("[0-9a-f]{64}")
 # An event that somebody else has settled leaves its file behind.
 _FORGET_SECONDS = 7 * 24 * 3600
 
@@ -22,32 +28,57 @@ _FORGET_SECONDS = 7 * 24 * 3600
 class Suspects:
     """A folder of suspects. Where it cannot be used, nobody is suspected, and a log line says so.
 
-    Not made to outlast the machine: a file that is lost costs one more death.
+    Not made to outlast the machine: a file that is lost costs one more death. It lives on the
+    consumer's thread, save for :meth:`forgive`.
     """
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self._parent = folder
+        self._folder = folder / _SUBFOLDER
         self._usable: bool | None = None
+        self._begun: set[Path] = set()
 
     def deaths(self, body: bytes) -> int:
         if not self._is_usable():
             return 0
         try:
-            return self._path(body).stat().st_size
+            return self._path(body).lstat().st_size
         except OSError:
             return 0
 
     def begin(self, bodies: Sequence[bytes]) -> None:
-        for body in bodies if self._is_usable() else ():
-            try:
-                with self._path(body).open("ab") as file:
-                    file.write(b"x")
-            except OSError as error:
-                self._give_up(error)
+        if not self._is_usable():
+            return
+        try:
+            for path in self._paths(bodies):
+                self._begun.add(path)
+                _append_byte(path)
+        except OSError as error:
+            self._give_up(error)
 
     def end(self, bodies: Sequence[bytes]) -> None:
-        for body in bodies if self._is_usable() else ():
-            self._path(body).unlink(missing_ok=True)
+        if not self._is_usable():
+            return
+        try:
+            for path in self._paths(bodies):
+                path.unlink(missing_ok=True)
+                self._begun.discard(path)
+        except OSError as error:
+            self._give_up(error)
+
+    def forgive(self) -> None:
+        """End all that this process has begun, and begin no more: it is about to end by itself.
+
+        Thread-safe, and never waits for the thread that begins and ends.
+        """
+        self._usable = False
+        for path in self._begun.copy():
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
+
+    def _paths(self, bodies: Sequence[bytes]) -> Iterable[Path]:
+        # A body that stands twice in a batch dies once.
+        return map(self._path, set(bodies))
 
     def _path(self, body: bytes) -> Path:
         return self._folder / hashlib.sha256(body).hexdigest()
@@ -56,9 +87,9 @@ class Suspects:
         if self._usable is None:
             self._usable = True
             try:
-                self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-                if self._folder.stat().st_uid != os.geteuid():
-                    raise PermissionError("the folder belongs to somebody else")
+                for folder in (self._parent, self._folder):
+                    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                    _refuse_unless_private(folder)
                 self._forget_old()
             except OSError as error:
                 self._give_up(error)
@@ -67,12 +98,34 @@ class Suspects:
     def _forget_old(self) -> None:
         before = time.time() - _FORGET_SECONDS
         for path in self._folder.iterdir():
-            if path.stat().st_mtime < before:
-                path.unlink(missing_ok=True)
+            if _NAME.fullmatch(path.name):
+                # A sibling that starts at the same time does the same.
+                with contextlib.suppress(OSError):
+                    if path.lstat().st_mtime < before:
+                        path.unlink()
 
     def _give_up(self, error: OSError) -> None:
-        self._usable = False
         log.warning(
             "suspects.unusable",
             extra={"folder": str(self._folder), "cause": error.strerror or str(error)},
         )
+        self.forgive()  # what cannot be ended later must not count
+
+
+def _refuse_unless_private(folder: Path) -> None:
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode):
+        raise PermissionError("the folder is a link; name the folder itself")
+    if status.st_uid != os.geteuid():
+        raise PermissionError("the folder belongs to somebody else; name one of the worker's own")
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise PermissionError("others may write to the folder; take that right from them")
+
+
+def _append_byte(path: Path) -> None:
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
+    descriptor = os.open(path, flags, mode=0o600)
+    try:
+        os.write(descriptor, b"x")
+    finally:
+        os.close(descriptor)

@@ -155,8 +155,8 @@ class Batcher(Generic[T]):
             # After an outage there is no reason to wait: the breaker says when it is over.
             until = self._clock() if batch.failure is Failure.SYSTEM else batch.hold_until
             rest = batch.rest()
-            if batch.failure is Failure.TRANSIENT and batch.attempts and len(rest) > 1:
-                # Bad luck that repeats may be a time limit, which half as many may keep.
+            if batch.failure is not Failure.SYSTEM and batch.attempts and len(rest) > 1:
+                # What repeats may be a time limit, which half as many may keep, or one of them.
                 half, rest = rest.split(len(rest) // 2)
                 self._hold(half, until)
             self._hold(rest, until)
@@ -165,9 +165,13 @@ class Batcher(Generic[T]):
 
     def confirm(self, letters: Sequence[Letter]) -> None:
         """Settle deliveries whose dead letters the broker has confirmed."""
-        tags = [letter.delivery.tag for letter in letters if letter.ledger is self._ledger]
-        self._tally.stale += len(letters) - len(tags)
-        self._tally.dead_lettered += self._ledger.settle(tags)
+        # Poison of an earlier channel comes again, and must still be known then.
+        current = [letter for letter in letters if letter.ledger is self._ledger]
+        self._intake.set_aside((letter.delivery, letter.rejection) for letter in current)
+        self._tally.stale += len(letters) - len(current)
+        self._tally.dead_lettered += self._ledger.settle(
+            [letter.delivery.tag for letter in current]
+        )
 
     def acknowledgements(self) -> Iterator[Acknowledgement]:
         """What can be acknowledged now, once; to be sent in this order."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from flashsale.batching.batch import Delivery, Rejection
@@ -27,7 +27,7 @@ class Suspicion(Protocol):
         """Note that these are at work: if the process dies now, it was with them."""
 
     def end(self, bodies: Sequence[bytes]) -> None:
-        """Note that the process has survived them."""
+        """Forget these: the process has survived them, or they are set aside."""
 
 
 class Handful(NamedTuple, Generic[T]):
@@ -42,9 +42,10 @@ class Intake(Generic[T]):
     """The deliveries that wait for a batch.
 
     One that comes for the first time is trusted. One that comes again may have killed a process:
-    such run in small batches with no other batch beside them, and the batches grow with each that
-    survives. Those of a batch that did not survive run alone the next time, and after three
-    deaths a delivery is rejected as poison. The others of its batches are saved by that.
+    such run in small batches with no other batch beside them, and the batches grow with each full
+    one that survives, until none is left. Those of a batch that did not survive run alone the next
+    time, and after three deaths a delivery is rejected as poison. The others of its batches are
+    saved by that.
     """
 
     def __init__(self, suspicion: Suspicion | None) -> None:
@@ -86,7 +87,16 @@ class Intake(Generic[T]):
         """Take the end of a watched batch."""
         if self._suspicion is not None:
             self._suspicion.end(bodies)
-        self._watched_size *= 2
+        if not self.has_watched:
+            self._watched_size = _FIRST_WATCHED_SIZE
+        elif len(bodies) >= self._watched_size:
+            self._watched_size *= 2
+
+    def set_aside(self, rejected: Iterable[tuple[Delivery, Rejection]]) -> None:
+        """Take what is safe among the dead letters: poison that is sent again starts afresh."""
+        bodies = [delivery.body for delivery, why in rejected if why.reason == POISON_REASON]
+        if self._suspicion is not None and bodies:
+            self._suspicion.end(bodies)
 
     def clear(self) -> list[int]:
         """Let go of everything. Returns the tags."""
@@ -94,6 +104,7 @@ class Intake(Generic[T]):
         for waiting in (self._trusted, self._watched, self._alone):
             tags += [delivery.tag for _, delivery in waiting]
             waiting.clear()
+        self._watched_size = _FIRST_WATCHED_SIZE
         return tags
 
     def _handful(

@@ -80,6 +80,35 @@ def test_deliveries_that_come_again_run_in_small_batches_that_grow_while_they_su
     assert not memory.counts
 
 
+def test_a_killer_that_comes_to_a_warm_process_runs_in_a_small_batch() -> None:
+    intake = filled(Memory(), 40)
+    while len(intake):
+        intake.survived([again(item).body for item in take(intake)])
+    for number in range(1, 41):
+        intake.add(number, again(number))
+
+    assert len(take(intake)) == 8
+
+
+def test_a_lost_channel_brings_back_the_small_batches() -> None:
+    intake = filled(Memory(), 40)
+    intake.survived([again(item).body for item in take(intake)])
+    intake.clear()
+    for number in range(1, 41):
+        intake.add(number, again(number))
+
+    assert len(take(intake)) == 8
+
+
+def test_batches_that_were_not_full_vouch_for_no_larger_ones() -> None:
+    """Nor do deliveries that run alone: nothing as large as the next batch has survived."""
+    intake = filled(Memory(), 40)
+    for _ in range(10):
+        intake.survived([again(item).body for item in take(intake, room=1)])
+
+    assert len(take(intake)) == 8
+
+
 def test_those_of_a_batch_that_died_run_alone_in_the_next_process() -> None:
     memory = Memory()
     first_process = filled(memory, 9)
@@ -176,3 +205,30 @@ def test_poison_is_dead_lettered_as_it_arrives() -> None:
 
     assert letter.delivery == again(1)
     assert letter.rejection == Rejection(POISON_REASON)
+
+
+def test_poison_is_known_until_its_dead_letter_is_confirmed_and_then_starts_afresh() -> None:
+    """Whoever publishes it again has mended the cause, or takes three deaths more."""
+    memory = Memory()
+    memory.counts[b"body-1"] = 3
+    batcher = batcher_of(memory)
+    letters = batcher.collect([again(1)])
+    assert memory.counts == {b"body-1": 3}
+
+    batcher.confirm(letters)
+
+    assert not memory.counts
+
+
+def test_a_confirm_from_before_the_channel_was_lost_leaves_poison_known() -> None:
+    """Its delivery comes again, and must not kill again."""
+    memory = Memory()
+    memory.counts[b"body-1"] = 3
+    batcher = batcher_of(memory)
+    early = batcher.collect([again(1)])
+    batcher.begin_channel()
+
+    batcher.confirm(early)
+    letters = batcher.collect([again(1)])
+
+    assert [letter.rejection for letter in letters] == [Rejection(POISON_REASON)]
