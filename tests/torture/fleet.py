@@ -118,6 +118,8 @@ class Fleet:
             *(str(_DRAMATIQ), "flashsale.actors", *self.modules),
             *("--path", str(_INSIDE)),
             *("--processes", str(self._processes)),
+            # By default a master takes 30 s to notice a worker that died while it was starting.
+            *("--worker-fork-timeout", "3000"),
         ]
         # The environment is the round's alone: no setting of the caller's gets in.
         basics = {"PATH": os.environ.get("PATH", os.defpath), "LANG": "C.UTF-8"}

@@ -78,7 +78,6 @@ def clock_jumps(round_: Round) -> None:
         round_.expect_within(
             lambda: not round_.orders_without_audit(), _AUDIT_SECONDS, "the timer flushes the audit"
         )
-        round_.workers.stop()
 
 
 def _write_in_place(file: Path, content: bytes) -> None:
