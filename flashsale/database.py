@@ -16,7 +16,11 @@ from typing import Any
 import peewee
 import psycopg2
 import psycopg2.extensions
-from playhouse.pool import PooledPostgresqlDatabase, PooledSqliteDatabase
+from playhouse.pool import (
+    MaxConnectionsExceeded,
+    PooledPostgresqlDatabase,
+    PooledSqliteDatabase,
+)
 
 from flashsale.errors import StoreError, SystemFault
 from flashsale.faults import NoAnswer, fault_of
@@ -134,9 +138,22 @@ class PostgresDatabase(PooledPostgresqlDatabase):  # type: ignore[misc]
             address.name,
             autoconnect=False,
             max_connections=address.pool_size,
-            timeout=address.pool_timeout_seconds,
             **parameters,
         )
+        self._pool_timeout_seconds = address.pool_timeout_seconds
+
+    def connect(self, reuse_if_open: bool = False) -> bool:
+        """Wait for a free connection as the pool would, but not past :meth:`hurry`'s time."""
+        until = time.monotonic() + self._pool_timeout_seconds
+        while True:
+            try:
+                return bool(super().connect(reuse_if_open))
+            except MaxConnectionsExceeded:
+                remaining = self._hurried(until) - time.monotonic()
+                if remaining <= 0:
+                    raise
+                with self._pool_available:
+                    self._pool_available.wait(min(remaining, _DEADLINE_CHECK_SECONDS))
 
     def hurry(self, give_up_at: float) -> None:
         """Let no call wait past `give_up_at` (``time.monotonic()``), also those that wait now."""
@@ -147,8 +164,10 @@ class PostgresDatabase(PooledPostgresqlDatabase):  # type: ignore[misc]
         seconds = self._statement_timeout_seconds + CLIENT_GRACE_SECONDS
         if connecting:
             seconds = min(seconds, CONNECT_TIMEOUT_SECONDS)
-        patience = time.monotonic() + seconds
-        return patience if self._give_up_at is None else min(patience, self._give_up_at)
+        return self._hurried(time.monotonic() + seconds)
+
+    def _hurried(self, until: float) -> float:
+        return until if self._give_up_at is None else min(until, self._give_up_at)
 
     def _session_options(self) -> list[str]:
         timeout = self._statement_timeout_seconds

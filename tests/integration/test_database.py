@@ -216,6 +216,29 @@ def test_hurry_reaches_a_call_that_waits_already(
     assert [type(fault) for fault in faults] == [SystemFault]
 
 
+def test_hurry_reaches_a_thread_that_waits_for_a_connection(postgres_url: str) -> None:
+    faults: list[StoreError] = []
+    with opened(postgres_url + "?connection_limit=1&pool_timeout=60") as database:
+        assert isinstance(database, PostgresDatabase)
+
+        def use_another() -> None:
+            try:
+                ask(database, "SELECT 1")
+            except StoreError as fault:
+                faults.append(fault)
+
+        thread = threading.Thread(target=use_another)
+        with session(database):
+            thread.start()
+            begun = time.monotonic()
+            database.hurry(begun + 0.1)
+            thread.join(10)
+            waited = time.monotonic() - begun
+
+    assert [type(fault) for fault in faults] == [SystemFault]
+    assert waited < 0.1 + SLACK_SECONDS
+
+
 def test_the_time_limit_of_a_statement_is_the_servers(postgres_url: str) -> None:
     """It speaks before the client gives up, and the connection lives on."""
     with opened(postgres_url, statement_timeout_seconds=0.2) as database:
