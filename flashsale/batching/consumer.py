@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -25,6 +26,7 @@ log = logging.getLogger(__name__)
 
 _RECONNECT_MIN_SECONDS = 0.1
 _RECONNECT_MAX_SECONDS = 3.0
+_REMINDER_SECONDS = 60.0
 # A channel that lived as long as this was a working one: what ended it is a new trouble.
 _LASTING_SECONDS = 10.0
 _DRAIN_POLL_SECONDS = 0.05
@@ -77,7 +79,7 @@ class BatchingConsumer(Consumer, Generic[T]):
         self._draining = False
         self._failed_channels = 0
         self._opened_at = clock()
-        self._reported_cause = ""
+        self._reported_at: dict[str, float] = {}
         self._moved_at = clock()
         # Filled by other threads; a deque's append and popleft are atomic.
         self._processed: deque[Batch[T]] = deque()
@@ -214,17 +216,22 @@ class BatchingConsumer(Consumer, Generic[T]):
         try:
             channel = self._transport.open()
         except ChannelLost as loss:
-            if str(loss) != self._reported_cause:
-                self._reported_cause = str(loss)
-                log.warning("broker.unreachable", extra={"cause": str(loss)})
+            self._report(str(loss))
             self._back_off()
             return None
         self._opened_at = self._clock()
-        self._reported_cause = ""
+        self._reported_at.clear()
         self._tally.channels += 1
         self._batcher.begin_channel()
         log.info("broker.connected", extra={"queue": self._queue_name})
         return channel
+
+    def _report(self, cause: str) -> None:
+        # For each cause: where there are several nodes, theirs take turns.
+        now = self._clock()
+        if now - self._reported_at.get(cause, -math.inf) >= _REMINDER_SECONDS:
+            self._reported_at[cause] = now
+            log.warning("broker.unreachable", extra={"cause": cause})
 
     def _lose_channel(self, loss: ChannelLost) -> None:
         if not self._draining:

@@ -289,6 +289,19 @@ def test_a_cause_is_logged_once_and_not_for_each_attempt(
     ]
 
 
+def test_a_broker_that_stays_away_is_told_again_each_minute(
+    started: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    started.rabbit.go_down()
+    started.turn()
+    for _ in range(4 * 60):
+        started.turn()
+        started.clock.advance(1.0)
+
+    told = [record for record in caplog.records if record.message == "broker.unreachable"]
+    assert len(told) == 4
+
+
 def test_a_worker_counts_as_free_again_while_the_broker_is_away(started: Bench) -> None:
     """Else an outage of the broker alone would look as if all workers were stuck."""
     started.rabbit.publish(b"good-1")
