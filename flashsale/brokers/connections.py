@@ -11,7 +11,8 @@ import os
 import socket
 import ssl
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -23,7 +24,9 @@ from pika.adapters.utils.connection_workflow import (
 )
 from pika.exceptions import (
     AMQPError,
+    AMQPHeartbeatTimeout,
     AuthenticationError,
+    ConnectionWrongStateError,
     ProbableAccessDeniedError,
     ProbableAuthenticationError,
 )
@@ -79,13 +82,42 @@ def open_blocking(urls: Sequence[str], name: str) -> pika.BlockingConnection:
         BrokerUnavailable: when none does; names each node as host:port with its reason.
         SettingsError: see :func:`node_parameters`.
     """
+    return connect(node_parameters(urls, name))
+
+
+def connect(nodes: Sequence[pika.URLParameters]) -> pika.BlockingConnection:
+    """Connect to the first of `nodes` that answers; each may take :data:`STACK_SECONDS`.
+
+    Raises:
+        BrokerUnavailable: when none does; names each node as host:port with its reason.
+    """
     failures = []
-    for parameters in node_parameters(urls, name):
+    for parameters in nodes:
         try:
             return pika.BlockingConnection(parameters)
         except (AMQPError, AMQPConnectorException, OSError) as error:
             failures.append((parameters, error))
     raise unavailable(failures) from failures[-1][1]
+
+
+@contextmanager
+def answers_within(connection: pika.BlockingConnection, seconds: float) -> Iterator[None]:
+    """End the connection if the block, on its own thread, still waits for it after `seconds`.
+
+    The wait then raises an AMQPConnectionError. By itself pika waits for a node that has fallen
+    silent until the heartbeat is missed twice, and without heartbeats for ever.
+    """
+    if not connection.is_open:
+        raise ConnectionWrongStateError("the connection is closed")
+    # pika runs no callback of ours while it waits for an answer, save those of the loop below it;
+    # ending the connection there is what its own check of heartbeats does.
+    below = connection._impl
+    silence = AMQPHeartbeatTimeout(f"no answer within {seconds:g} s")
+    timeout = below.ioloop.call_later(seconds, partial(below._terminate_stream, silence))
+    try:
+        yield
+    finally:
+        below.ioloop.remove_timeout(timeout)
 
 
 def unavailable(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Never
@@ -15,7 +16,7 @@ from dramatiq.middleware import Middleware
 from pika.exceptions import AMQPError
 
 from flashsale.batching import ChannelLost, Delivery, Letter, Transport
-from flashsale.brokers.connections import open_blocking
+from flashsale.brokers.connections import answers_within, connect, node_parameters
 from flashsale.brokers.dead_letter_writer import DeadLetterWriter
 from flashsale.brokers.publishing import ConfirmingPublisher
 from flashsale.brokers.topology import ensure_topology, require_topology
@@ -24,12 +25,19 @@ from flashsale.settings import Settings
 
 log = logging.getLogger(__name__)
 
+# How long a node may take to answer one request. The worker's watchdog waits much longer than all
+# the requests of one turn, and a stop has time for one of them.
+_ANSWER_SECONDS = 3.0
+
 
 class PurchaseBroker(Broker):
     """Consumes the purchase queue as Dramatiq's host; publishes nothing.
 
     `new_consumer` makes the consumer for a transport. Dramatiq's envelopes and options play no
     part: what runs, and how, is fixed here and never read from a message.
+
+    Raises:
+        SettingsError: a URL of RABBITMQ_URL is not one that can be connected to.
     """
 
     def __init__(
@@ -40,6 +48,8 @@ class PurchaseBroker(Broker):
         middleware: list[Middleware],
     ) -> None:
         super().__init__(middleware=middleware)
+        # Now, where it ends the start: on the consumer's thread it would come again for ever.
+        node_parameters(settings.broker_urls, "")
         self._settings = settings
         self._new_consumer = new_consumer
         self._topology_stood = False
@@ -76,7 +86,11 @@ class PurchaseBroker(Broker):
 
 
 class RabbitmqTransport:
-    """Opens consuming channels on one queue; see :class:`~flashsale.batching.Transport`."""
+    """Opens consuming channels on one queue; see :class:`~flashsale.batching.Transport`.
+
+    Each :meth:`open` tries one node, so that no number of silent ones can hold up its caller: the
+    one that it used last, and after a failure the next.
+    """
 
     def __init__(
         self,
@@ -87,21 +101,25 @@ class RabbitmqTransport:
         self._settings = settings
         self._queue = queue
         self._prepare = prepare
-        self._name = f"flashsale worker {os.getpid()}"
-        publisher = ConfirmingPublisher(settings.broker_urls, f"{self._name} dead letters")
+        name = f"flashsale worker {os.getpid()}"
+        self._nodes = deque(node_parameters(settings.broker_urls, name))
+        publisher = ConfirmingPublisher(settings.broker_urls, f"{name} dead letters")
         self._writer = DeadLetterWriter(
             publisher, dead_letter_queue=settings.dead_letter_queue, source_queue=queue
         )
 
     def open(self) -> RabbitmqChannel:
         try:
-            connection = open_blocking(self._settings.broker_urls, self._name)
+            connection = connect([self._nodes[0]])
         except BrokerError as error:
+            self._nodes.rotate(-1)
             raise ChannelLost(str(error)) from None
         try:
-            self._prepare(connection, self._queue)
+            with _losses(connection):
+                self._prepare(connection, self._queue)
             return RabbitmqChannel(connection, self._queue, self._settings.prefetch)
         except (BrokerError, ChannelLost) as error:
+            self._nodes.rotate(-1)
             _close_quietly(connection)
             raise ChannelLost(str(error)) from None
 
@@ -123,7 +141,7 @@ class RabbitmqChannel:
         self._consumer_tag: str | None = None
         self._cancelled = False
         self._arrived: list[Delivery] = []
-        with self._losses():
+        with _losses(self._connection):
             self._channel = connection.channel()
             self._channel.basic_qos(prefetch_count=prefetch)
             self._channel.add_on_cancel_callback(self._on_cancel)
@@ -131,21 +149,19 @@ class RabbitmqChannel:
     def start_consuming(self) -> None:
         if self._consumer_tag is not None:
             return
-        with self._losses():
+        with _losses(self._connection):
             self._consumer_tag = self._channel.basic_consume(self._queue, self._on_delivery)
 
     def stop_consuming(self) -> None:
         if self._consumer_tag is None:
             return
-        with self._losses():
+        with _losses(self._connection):
             # pika gives back what it has received and not delivered to us yet.
             self._channel.basic_cancel(self._consumer_tag)
             self._consumer_tag = None
 
     def receive(self, seconds: float, limit: int) -> Sequence[Delivery]:
-        if not self._connection.is_open:  # pika raises a ValueError for that
-            raise ChannelLost("the connection to RabbitMQ has ended")
-        with self._losses():
+        with _losses(self._connection, seconds):
             self._connection.process_data_events(time_limit=seconds)
             count = 0
             # One turn of pika's loop reads one buffer; more may lie in the socket.
@@ -162,11 +178,11 @@ class RabbitmqChannel:
         return arrived
 
     def ack(self, tag: int, *, multiple: bool) -> None:
-        with self._losses():
+        with _losses(self._connection):
             self._channel.basic_ack(tag, multiple=multiple)
 
     def give_back(self, tags: Sequence[int]) -> None:
-        with self._losses():
+        with _losses(self._connection):
             for tag in tags:
                 # Never cumulative: batches that are still at work lie between them.
                 self._channel.basic_nack(tag, multiple=False, requeue=True)
@@ -186,19 +202,22 @@ class RabbitmqChannel:
     def _on_cancel(self, _frame: Any) -> None:
         self._cancelled = True
 
-    @contextmanager
-    def _losses(self) -> Iterator[None]:
-        try:
+
+@contextmanager
+def _losses(connection: pika.BlockingConnection, waiting_seconds: float = 0.0) -> Iterator[None]:
+    try:
+        with answers_within(connection, waiting_seconds + _ANSWER_SECONDS):
             yield
-        except (AMQPError, OSError, AssertionError) as error:
-            # pika asserts on the state of connections that end while it works on them.
-            raise ChannelLost(f"{type(error).__name__}: the connection to RabbitMQ ended") from None
+    except (AMQPError, OSError, AssertionError) as error:
+        # pika asserts on the state of connections that end while it works on them.
+        raise ChannelLost(f"{type(error).__name__}: the connection to RabbitMQ ended") from None
 
 
 def _close_quietly(connection: pika.BlockingConnection) -> None:
     try:
         if connection.is_open:
-            connection.close()
+            with answers_within(connection, _ANSWER_SECONDS):
+                connection.close()
     except (AMQPError, OSError, AssertionError):
         log.debug("broker.close_failed", exc_info=True)
 

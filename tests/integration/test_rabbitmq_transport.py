@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import pika
 import pytest
 
+import flashsale.brokers.rabbitmq
 from flashsale.batching import Channel, ChannelLost
-from flashsale.brokers.rabbitmq import PurchaseBroker
+from flashsale.brokers.rabbitmq import PurchaseBroker, RabbitmqTransport
+from flashsale.errors import SettingsError
 from flashsale.settings import Settings
 from tests.conftest import QueueNames
 from tests.support.ports import free_port
 from tests.support.rabbitmq import PrivateRabbitMQ
+from tests.support.relays import Relay
 from tests.support.transports import Medium, rabbitmq_medium, take
 from tests.support.waiting import wait_until
 
 PATIENCE = 5.0
+ANSWER_SECONDS = 0.3
 
 
 @pytest.fixture
@@ -95,6 +100,58 @@ def test_an_acknowledgement_of_an_unknown_tag_loses_the_channel(channel: Channel
 
     with pytest.raises(ChannelLost):
         receive_until_lost(channel)
+
+
+@pytest.mark.parametrize("ask", ["start_consuming", "stop_consuming", "close"])
+def test_a_node_that_falls_silent_holds_up_no_call(
+    rabbitmq_server: PrivateRabbitMQ,
+    queue_names: QueueNames,
+    monkeypatch: pytest.MonkeyPatch,
+    ask: str,
+) -> None:
+    """pika alone would wait for an answer until the heartbeat is missed, longer than a minute."""
+    with Relay(rabbitmq_server.port) as relay:
+        url = rabbitmq_server.url().replace(f":{rabbitmq_server.port}", f":{relay.port}")
+        channel = rabbitmq_medium(url, *queue_names).transport.open()
+        if ask == "stop_consuming":
+            channel.start_consuming()
+        monkeypatch.setattr(flashsale.brokers.rabbitmq, "_ANSWER_SECONDS", ANSWER_SECONDS)
+        relay.stall()
+        begun = time.monotonic()
+        if ask == "close":
+            channel.close()
+        else:
+            with pytest.raises(ChannelLost):
+                getattr(channel, ask)()
+
+        assert ANSWER_SECONDS <= time.monotonic() - begun < PATIENCE
+        with pytest.raises(ChannelLost):
+            channel.receive(0, 1)
+
+
+def test_each_attempt_is_for_one_node_and_a_failed_one_makes_room_for_the_next(
+    rabbitmq_server: PrivateRabbitMQ, queue_names: QueueNames
+) -> None:
+    """However many nodes are silent, an attempt lasts no longer than for one of them."""
+    first, second = free_port(), free_port()
+    urls = [f"amqp://guest:guest@127.0.0.1:{port}" for port in (first, second)]
+    settings = Settings(broker_urls=(*urls, rabbitmq_server.url()))
+    transport = RabbitmqTransport(settings, queue_names.purchase_queue, lambda *_: None)
+
+    for port in (first, second):
+        with pytest.raises(ChannelLost, match=f"at 127.0.0.1:{port} .Connection refused.;"):
+            transport.open()
+    for _ in range(2):  # what has worked is where the next attempt begins
+        transport.open().close()
+
+
+def test_a_url_that_pika_refuses_ends_the_start() -> None:
+    with pytest.raises(SettingsError, match="number 1 names a user without a password"):
+        PurchaseBroker(
+            Settings(broker_urls=("amqp://user@host",)),
+            new_consumer=lambda _: None,
+            middleware=[],
+        )
 
 
 def test_an_unreachable_node_is_named_without_the_credentials(queue_names: QueueNames) -> None:
