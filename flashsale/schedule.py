@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -13,6 +14,8 @@ from apscheduler.schedulers.base import BaseScheduler
 
 from flashsale.audit import AuditTrail
 from flashsale.settings import Settings
+
+log = logging.getLogger(__name__)
 
 
 class SizeTrigger:
@@ -42,8 +45,13 @@ class SizeTrigger:
         while not self._stopping:
             self._full.wait()
             self._full.clear()
-            if not self._stopping:
+            if self._stopping:
+                return
+            try:
                 self._trail.flush_quietly()
+            except Exception as error:  # noqa: BLE001  # this thread's end would be noticed by none
+                # Its text may hold a row's values.
+                log.error("audit.flush_failed", extra={"cause": type(error).__name__})  # noqa: TRY400
 
 
 class _SteadyJobs(MemoryJobStore):  # type: ignore[misc]  # APScheduler is untyped

@@ -1,4 +1,4 @@
-"""Ends a process that cannot recover by itself, so that its supervisor can: never quietly stuck.
+"""Ends a process that can neither go on nor end by itself: none is ever quietly stuck.
 
 Ending at once is safe at any instruction: what is not acknowledged comes again, and the reconciler
 completes the audit trail.
@@ -6,20 +6,19 @@ completes the audit trail.
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
-import signal
 import threading
 from collections.abc import Callable
 
 log = logging.getLogger(__name__)
 
 EXIT_STUCK = 70  # EX_SOFTWARE of sysexits.h
+EXIT_ABANDONED = 1
 
 _CHECK_SECONDS = 1.0
 _LAST_LINE_SECONDS = 0.25
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_LAST_WORDS_SECONDS = 0.5
 
 
 class Watchdog:
@@ -54,17 +53,36 @@ class Watchdog:
                 return
 
 
-def stop_with_parent() -> None:
-    """Have the kernel send this process SIGTERM when its parent dies.
+class Backstop:
+    """Ends the process some time after :meth:`start`, unless :meth:`stop` comes before.
 
-    Without it, the workers of a killed master would go on, unseen, beside those of the next one.
-    Linux only; elsewhere it does nothing.
+    `last_words` is called first; it is given half a second and may fail.
     """
-    try:
-        prctl = ctypes.CDLL(None, use_errno=True).prctl
-    except AttributeError:
-        return
-    parent = os.getppid()
-    prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-    if os.getppid() != parent:  # it died before the kernel knew what to do
-        os.kill(os.getpid(), signal.SIGTERM)
+
+    def __init__(
+        self,
+        seconds: float,
+        last_words: Callable[[], object],
+        *,
+        end: Callable[[int], object] = os._exit,
+    ) -> None:
+        self._seconds = seconds
+        self._last_words = last_words
+        self._end = end
+        self._stopped = threading.Event()
+
+    def start(self) -> None:
+        threading.Thread(target=self._run, name="backstop", daemon=True).start()
+
+    def stop(self) -> None:
+        self._stopped.set()
+
+    def _run(self) -> None:
+        if self._stopped.wait(self._seconds):
+            return
+        log.error("worker.shutdown_abandoned", extra={"seconds": self._seconds})
+        speaker = threading.Thread(target=self._last_words, name="last-words", daemon=True)
+        speaker.start()
+        speaker.join(_LAST_WORDS_SECONDS)
+        self._stopped.wait(_LAST_LINE_SECONDS)  # for the line to get out
+        self._end(EXIT_ABANDONED)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import sys
-import threading
 import time
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import dramatiq
 from apscheduler.schedulers.background import BackgroundScheduler
@@ -20,16 +20,21 @@ from flashsale.batching import BatchingConsumer, Breaker, HeldRetries, Limits, T
 from flashsale.brokers.embedded import EmbeddedBroker
 from flashsale.brokers.rabbitmq import PurchaseBroker
 from flashsale.confirmation import Confirmation, failure_of, read_purchase
-from flashsale.database import PostgresDatabase, close_database, open_database
+from flashsale.database import (
+    CLIENT_GRACE_SECONDS,
+    CONNECT_TIMEOUT_SECONDS,
+    PostgresDatabase,
+    close_database,
+    open_database,
+)
 from flashsale.errors import StoreError
-from flashsale.logs import LogQueue, handler
 from flashsale.orders import OrderBook
 from flashsale.purchases import Purchase
 from flashsale.reconcile import Reconciler
 from flashsale.schedule import SizeTrigger, add_interval_jobs
 from flashsale.settings import Settings
 from flashsale.suspects import Suspects
-from flashsale.watchdog import Watchdog, stop_with_parent
+from flashsale.watchdog import Backstop, Watchdog
 
 log = logging.getLogger(__name__)
 
@@ -41,15 +46,19 @@ _THREAD_POLL_MILLISECONDS = 250
 # What statements under way may take of the time for a shutdown; the rest is for the audit trail.
 _STATEMENTS_SHARE = 0.6
 _BACKSTOP_GRACE_SECONDS = 0.5
+# A turn of the consumer that RabbitMQ keeps waiting everywhere stays below it.
 _STUCK_SECONDS = 30.0
-_EXIT_ABANDONED = 1
+_STATEMENTS_OF_A_BATCH = 3  # BEGIN, INSERT, COMMIT
+_EXIT_FAILURE = 1
+_LAST_LINE_SECONDS = 0.25
 
 
 class PurchaseWorker:
     """One process's worker: its broker and actor, its database, its audit trail.
 
     Making one connects to nothing and starts nothing. Dramatiq's worker drives :meth:`start`,
-    :meth:`drain` and :meth:`stop` when it boots, begins to shut down, and has shut down.
+    :meth:`drain` and :meth:`stop` when it boots, begins to shut down, and has shut down. The
+    latter two are harmless when repeated, or before a start.
 
     With `embedded`, events come from this process's memory (:class:`EmbeddedBroker`).
     """
@@ -76,14 +85,16 @@ class PurchaseWorker:
             flush=self.trail.flush_quietly,
             reconcile=self._reconciler.run_quietly,
         )
-        self._watchdog = Watchdog(self._symptom)
+        self._watchdog = Watchdog(self._symptom, end=self._end)
+        self._backstop = Backstop(
+            settings.shutdown_seconds + _BACKSTOP_GRACE_SECONDS, self._save_trail, end=self._end
+        )
         # In memory nothing is redelivered to a process that comes after this one.
         self._suspects = None if embedded else Suspects(Path(settings.state_folder))
         self._consumers: list[BatchingConsumer[Purchase]] = []
         self._host: dramatiq.Worker | None = None
-        self._draining = False
-        self._drained_at = time.monotonic()
-        self._stopped = threading.Event()
+        self._drained_at: float | None = None
+        self._stopped = False
 
         middleware: list[Middleware] = [_Lifecycle(self), self._retries()]
         if embedded:
@@ -116,22 +127,38 @@ class PurchaseWorker:
 
     def drain(self) -> None:
         """Begin to stop: take nothing more, and bound how long work under way may last."""
-        self._draining = True
+        if self._drained_at is not None:
+            return
         self._drained_at = time.monotonic()
         self._watchdog.stop()
-        self._bound_statements(_STATEMENTS_SHARE)
-        threading.Thread(target=self._backstop, name="backstop", daemon=True).start()
+        self._backstop.start()
+        self._bound_statements(
+            self._drained_at + _STATEMENTS_SHARE * self.settings.shutdown_seconds
+        )
         for consumer in self._consumers:
             consumer.drain()
 
     def stop(self) -> None:
         """End the stop, when Dramatiq's consumers have acknowledged and closed."""
-        self._bound_statements(1.0)
-        self._scheduler.shutdown(wait=False)
-        self._flusher.stop()
-        self.trail.flush_quietly()
-        close_database(self.database)
-        seconds = round(time.monotonic() - self._drained_at, 1)
+        if self._stopped:
+            return
+        self._stopped = True
+        begun = self._drained_at or time.monotonic()
+        self._bound_statements(begun + self.settings.shutdown_seconds)
+        for step in (
+            self._watchdog.stop,
+            self._stop_scheduler,
+            self._flusher.stop,
+            self.trail.flush_quietly,
+            partial(close_database, self.database),
+        ):
+            try:
+                step()
+            except Exception as error:  # noqa: BLE001  # the other steps matter all the same
+                cause = type(error).__name__  # its text may hold a row's values
+                log.error("worker.stop_failed", extra={"cause": cause})  # noqa: TRY400
+        self._backstop.stop()
+        seconds = round(time.monotonic() - begun, 1)
         log.info(
             "worker.stopped",
             extra={
@@ -145,7 +172,10 @@ class PurchaseWorker:
         )
         if not self.tally.is_conserved:
             log.error("worker.not_conserved", extra={"tally": str(self.tally)})
-        self._stopped.set()
+
+    def _stop_scheduler(self) -> None:
+        if self._scheduler.running:
+            self._scheduler.shutdown(wait=False)
 
     def _retries(self) -> HeldRetries:
         return HeldRetries(
@@ -175,7 +205,7 @@ class PurchaseWorker:
             ),
             suspicion=self._suspects,
         )
-        if self._draining:
+        if self._drained_at is not None:
             consumer.drain()
         self._consumers.append(consumer)
         return consumer
@@ -187,22 +217,31 @@ class PurchaseWorker:
             if not thread.is_alive():
                 return f"{type(thread).__name__} {thread.name} has ended"
         # Dramatiq may have put a consumer that failed out of use; the newest is the one at work.
-        limit = max(_STUCK_SECONDS, 3 * self.settings.statement_timeout_seconds)
+        limit = _stuck_seconds(self.settings)
         if self._consumers and self._consumers[-1].stuck_seconds() > limit:
             return f"nothing has moved for {limit:g} s"
         return None
 
-    def _bound_statements(self, share: float) -> None:
+    def _bound_statements(self, until: float) -> None:
         if isinstance(self.database, PostgresDatabase):
-            self.database.hurry(self._drained_at + share * self.settings.shutdown_seconds)
+            self.database.hurry(until)
 
-    def _backstop(self) -> None:
-        """End the process where its shutdown does not: what is unacknowledged comes again."""
-        if self._stopped.wait(self.settings.shutdown_seconds + _BACKSTOP_GRACE_SECONDS):
-            return
-        log.error("worker.shutdown_abandoned", extra={"open": self.tally.open})
-        time.sleep(_BACKSTOP_GRACE_SECONDS / 2)  # for that line to get out
-        os._exit(_EXIT_ABANDONED)
+    def _save_trail(self) -> None:
+        self._bound_statements(time.monotonic() + _BACKSTOP_GRACE_SECONDS)
+        self.trail.flush_quietly()
+
+    def _end(self, code: int) -> None:
+        """End this process at once: what is unacknowledged comes again."""
+        if self._suspects is not None:
+            self._suspects.forgive()  # no event of this process is to blame for its end
+        os._exit(code)
+
+
+def _stuck_seconds(settings: Settings) -> float:
+    """After how long without a move a process cannot be merely waiting for the database."""
+    statement = settings.statement_timeout_seconds + CLIENT_GRACE_SECONDS
+    wait = settings.database.pool_timeout_seconds + CONNECT_TIMEOUT_SECONDS
+    return max(_STUCK_SECONDS, wait + _STATEMENTS_OF_A_BATCH * statement)
 
 
 class _Lifecycle(Middleware):
@@ -211,27 +250,21 @@ class _Lifecycle(Middleware):
 
     def before_worker_boot(self, broker: Broker, worker: dramatiq.Worker) -> None:  # noqa: ARG002
         worker.worker_timeout = _THREAD_POLL_MILLISECONDS
-        self._worker.start(worker)
+        try:
+            self._worker.start(worker)
+        except Exception as error:  # noqa: BLE001  # Dramatiq would go on with what did start
+            log.critical("worker.start_failed", extra={"cause": f"{type(error).__name__}: {error}"})
+            self._worker.stop()
+            time.sleep(_LAST_LINE_SECONDS)  # for the lines to get out
+            sys.exit(_EXIT_FAILURE)
 
     def before_worker_shutdown(self, broker: Broker, worker: dramatiq.Worker) -> None:  # noqa: ARG002
         self._worker.drain()
 
+    def before_worker_thread_shutdown(self, broker: Broker, thread: Any) -> None:  # noqa: ARG002
+        # The last of these threads has recorded all there is, and RabbitMQ may still keep the
+        # consumer waiting.
+        self._worker.trail.flush_quietly()
+
     def after_worker_shutdown(self, broker: Broker, worker: dramatiq.Worker) -> None:  # noqa: ARG002
         self._worker.stop()
-
-
-class ProcessLifecycle(Middleware):
-    """Sees to the process itself: it never blocks on a log line, and ends with its master."""
-
-    def __init__(self, settings: Settings) -> None:
-        # Dramatiq replaces sys.stderr by a pipe to its master; descriptor 2 is still the terminal.
-        target = handler(sys.stderr, settings.log_format, on_terminal=os.isatty(2))
-        self._level = settings.log_level
-        self._queue = LogQueue(target)
-
-    def after_process_boot(self, broker: Broker) -> None:  # noqa: ARG002
-        self._queue.start(self._level)
-        stop_with_parent()
-
-    def after_worker_shutdown(self, broker: Broker, worker: dramatiq.Worker) -> None:  # noqa: ARG002
-        self._queue.stop()

@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
+from queue import Queue
+from types import SimpleNamespace
 
+import dramatiq
 import pytest
+from apscheduler.schedulers.background import BackgroundScheduler
 
 import flashsale.worker
+from flashsale.audit import AuditEntry, AuditTrail, now
+from flashsale.database import CONNECT_TIMEOUT_SECONDS
+from flashsale.ids import new_order_ids
+from flashsale.schedule import SizeTrigger
 from flashsale.settings import Settings
+from flashsale.suspects import Suspects
 from flashsale.urls import parse_database_url
+from flashsale.watchdog import EXIT_ABANDONED
 from flashsale.worker import PurchaseWorker
 from tests.support.embedded import running
 from tests.support.ports import free_port
@@ -53,6 +65,15 @@ def settings(tmp_path: Path) -> Settings:
 def store(settings: Settings) -> Iterator[Store]:
     with open_store(str(settings.database)) as made:
         yield made
+
+
+def entries_of(store: Store) -> list[AuditEntry]:
+    (order_id,) = new_order_ids(1)
+    return [AuditEntry.confirmed(store.add_sale(), "user", order_id, now())]
+
+
+def fail(*_: object, **__: object) -> None:
+    raise RuntimeError("in vain")
 
 
 def import_actors(folder: Path, environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
@@ -115,6 +136,123 @@ def test_making_a_worker_starts_no_thread_and_makes_no_file(
 
     assert set(threading.enumerate()) <= before
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_broker_url_that_cannot_be_used_ends_the_import_likewise(tmp_path: Path) -> None:
+    done = import_actors(tmp_path, {"RABBITMQ_URL": "amqp://guest:my-secret@host?heartbeat=x"})
+
+    assert (done.returncode, done.stdout) == (2, "")
+    first, problem = done.stderr.splitlines()
+    assert first == "flashsale cannot start, its environment is wrong:"
+    assert problem.startswith("RABBITMQ_URL: ")
+    assert "heartbeat" in problem
+    assert "my-secret" not in problem
+
+
+def test_a_stop_is_harmless_before_a_start_and_when_repeated(settings: Settings) -> None:
+    before = set(threading.enumerate())
+    worker = PurchaseWorker(settings, embedded=True)
+    for _ in range(2):
+        worker.drain()
+        worker.stop()
+
+    wait_until(lambda: set(threading.enumerate()) <= before, THREADS_END_SECONDS, "all threads end")
+
+
+def test_a_step_of_the_stop_that_fails_keeps_no_other_from_being_taken(
+    store: Store,
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    worker = PurchaseWorker(settings, embedded=True)
+    worker.trail.record(entries_of(store))
+    monkeypatch.setattr(SizeTrigger, "stop", fail)
+    worker.drain()
+    worker.stop()
+
+    assert len(store.trail()) == 1
+    assert worker.database.is_closed()
+    assert "worker.stop_failed" in [record.message for record in caplog.records]
+
+
+def test_a_start_that_fails_ends_the_process_and_says_why(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Dramatiq only logs what a hook raises, and would consume without what did not start."""
+    before = set(threading.enumerate())
+    monkeypatch.setattr(BackgroundScheduler, "start", fail)
+    worker = PurchaseWorker(settings, embedded=True)
+    with pytest.raises(SystemExit) as ended:
+        dramatiq.Worker(worker.broker, worker_threads=1).start()
+
+    assert ended.value.code == 1
+    (line,) = [record for record in caplog.records if record.message == "worker.start_failed"]
+    assert line.cause == "RuntimeError: in vain"
+    wait_until(lambda: set(threading.enumerate()) <= before, THREADS_END_SECONDS, "all threads end")
+
+
+def test_a_process_that_ends_itself_writes_its_trail_and_blames_no_event(
+    store: Store, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codes: Queue[int] = Queue()
+    monkeypatch.setattr(os, "_exit", codes.put)
+    folder = tmp_path / "state"
+    settings = replace(settings, state_folder=str(folder), shutdown_seconds=0.5)
+    worker = PurchaseWorker(settings)
+    worker.trail.record(entries_of(store))
+    worker._suspects.begin([b"event"])
+    worker.drain()  # and nothing ends it
+
+    assert codes.get(timeout=THREADS_END_SECONDS) == EXIT_ABANDONED
+    assert len(store.trail()) == 1
+    assert Suspects(folder).deaths(b"event") == 0
+    worker.stop()
+
+
+def test_a_wait_for_the_database_is_not_taken_for_a_standstill(settings: Settings) -> None:
+    """A process that would recover is not to be ended."""
+    address = parse_database_url("postgresql://user@host/name?pool_timeout=60")
+    worker = PurchaseWorker(replace(settings, database=address), embedded=True)
+    longest = 60 + CONNECT_TIMEOUT_SECONDS + settings.statement_timeout_seconds
+    worker._consumers.append(SimpleNamespace(stuck_seconds=lambda: longest))
+    assert worker._symptom() is None
+
+    worker._consumers.append(SimpleNamespace(stuck_seconds=lambda: 2 * longest))
+    assert "nothing has moved" in str(worker._symptom())
+
+
+def test_the_end_of_a_worker_thread_writes_the_trail(store: Store, settings: Settings) -> None:
+    """What follows, the end of the consumers, may have to wait for RabbitMQ."""
+    with running(settings) as worker:
+        worker.worker.trail.record(entries_of(store))
+        worker.broker.emit_before("worker_thread_shutdown", None)
+        assert len(store.trail()) == 1
+
+
+def test_a_flush_that_fails_unforeseen_does_not_end_the_flushing(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    trail = AuditTrail(store.database, batch_size=1)
+    flush, errors = trail.flush, [RuntimeError("user-1")]
+
+    def flush_at_second_try() -> int:
+        if errors:
+            raise errors.pop()
+        return flush()
+
+    trail.flush = flush_at_second_try  # type: ignore[method-assign]
+    trigger = SizeTrigger(trail)
+    trigger.start()
+    try:
+        trail.record(entries_of(store))
+        wait_until(lambda: caplog.records, THREADS_END_SECONDS, "the flush fails")
+        trail.on_full()
+        wait_until(lambda: not len(trail), THREADS_END_SECONDS, "the next one succeeds")
+    finally:
+        trigger.stop()
+
+    assert [record.cause for record in caplog.records] == ["RuntimeError"]
 
 
 def test_a_stop_writes_the_audit_trail(store: Store, settings: Settings) -> None:
