@@ -7,7 +7,7 @@ import os
 import signal
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
@@ -15,16 +15,16 @@ from typing import Any
 import click
 from rich import box
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
 from flashsale.accounting import Line
 from flashsale.cli import exits
+from flashsale.cli.shared import DatabaseUrl, progress_bar
 from flashsale.demonstration import Demonstration, Mix, Outcome
 from flashsale.logs import configure_command
 from flashsale.settings import Settings
-from flashsale.urls import DatabaseAddress, parse_database_url
+from flashsale.urls import DatabaseAddress
 
 _LETTERS = "dead_letters."
 # Shown only where there are any: they tell of a defect.
@@ -67,7 +67,7 @@ _STRAYS = {
     show_default=True,
     help="Dramatiq's worker threads.",
 )
-@click.option("--database", "url", metavar="URL", help="Instead of a temporary SQLite file.")
+@click.option("--database", "given", type=DatabaseUrl(), help="Instead of a temporary SQLite file.")
 @click.option("--json", "as_json", is_flag=True, help="Write the account to stdout as JSON.")
 @click.option("-v", "--verbose", is_flag=True, help="Show the worker's log lines.")
 def demo(
@@ -76,7 +76,7 @@ def demo(
     bad_share: float,
     seed: int,
     threads: int,
-    url: str | None,
+    given: DatabaseAddress | None,
     as_json: bool,
     verbose: bool,
 ) -> int:
@@ -104,11 +104,11 @@ def demo(
     settings = Settings.from_env(own)
 
     with ExitStack() as stack:
-        address = _given(url) if url is not None else _temporary(stack)
-        where = str(address) if url is not None else "a temporary SQLite database"
+        address = given or _temporary(stack)
+        where = str(address) if given else "a temporary SQLite database"
         click.echo(f"{events:,} purchase events, seed {seed}, in {where}", err=True)
         interrupted = stack.enter_context(_interrupts())
-        with _progress(events) as advance:
+        with progress_bar("events settled", events) as advance:
             # Within the bar, which lets log lines pass above it.
             configure_command(settings.log_format, settings.log_level if verbose else "WARNING")
             demonstration = Demonstration(replace(settings, database=address), mix)
@@ -118,18 +118,11 @@ def demo(
     else:
         Console(highlight=False).print(_table(outcome))
     click.echo(_verdict(outcome, events), err=True)
-    if url is not None:
+    if given:
         click.echo(_remains(address, demonstration.sale_id), err=True)
     if interrupted.is_set():
         return exits.INTERRUPTED
     return exits.OK if outcome.is_accounted_for else exits.FAILURE
-
-
-def _given(url: str) -> DatabaseAddress:
-    try:
-        return parse_database_url(url)
-    except ValueError as problem:
-        raise click.BadParameter(str(problem), param_hint="--database") from None
 
 
 def _temporary(stack: ExitStack) -> DatabaseAddress:
@@ -153,15 +146,6 @@ def _interrupts() -> Iterator[threading.Event]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-
-
-@contextmanager
-def _progress(events: int) -> Iterator[Callable[[int], None]]:
-    """A progress bar on a terminal, else nothing. Yields what to call with the events settled."""
-    console = Console(stderr=True)
-    with Progress(console=console, disable=not console.is_terminal, transient=True) as bar:
-        task = bar.add_task("events settled", total=events)
-        yield lambda settled: bar.update(task, completed=settled)
 
 
 def _table(outcome: Outcome) -> Table:

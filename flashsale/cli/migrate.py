@@ -9,9 +9,10 @@ import peewee
 
 from flashsale import migration
 from flashsale.cli import exits
-from flashsale.database import open_database
+from flashsale.cli.shared import DatabaseUrl
+from flashsale.database import close_database, open_database
 from flashsale.settings import Settings
-from flashsale.urls import parse_database_url
+from flashsale.urls import DatabaseAddress
 
 # Also the wait for another migration: the session waits half of it for a lock.
 _STATEMENT_TIMEOUT_SECONDS = 60.0
@@ -28,9 +29,14 @@ _STATEMENT_TIMEOUT_SECONDS = 60.0
 @click.option("--fake", is_flag=True, help="Record the migrations as applied without running them.")
 @click.option("--json", "as_json", is_flag=True, help="Write JSON to stdout.")
 @click.option("--yes", is_flag=True, help="Do not ask before --down.")
-@click.option("--database", "url", metavar="URL", help="Instead of DATABASE_URL.")
+@click.option("--database", "given", type=DatabaseUrl(), help="Instead of DATABASE_URL.")
 def migrate(
-    show_status: bool, down: str | None, fake: bool, as_json: bool, yes: bool, url: str | None
+    show_status: bool,
+    down: str | None,
+    fake: bool,
+    as_json: bool,
+    yes: bool,
+    given: DatabaseAddress | None,
 ) -> int:
     """Create the tables in the database of DATABASE_URL, or adopt the API's own.
 
@@ -47,7 +53,9 @@ def migrate(
     """
     if sum((show_status, down is not None, fake)) > 1:
         raise click.UsageError("--status, --down and --fake exclude each other")
-    database = _open(url)
+    address = given or Settings.from_env().database
+    click.echo(f"database: {address}", err=True)
+    database = open_database(address, statement_timeout_seconds=_STATEMENT_TIMEOUT_SECONDS)
     try:
         if show_status:
             return _show_status(database, as_json)
@@ -55,19 +63,7 @@ def migrate(
             return _roll_back(database, down, as_json, yes)
         return _apply(database, fake, as_json)
     finally:
-        database.close_all()  # type: ignore[attr-defined]  # the pool's, which Peewee leaves untyped
-
-
-def _open(url: str | None) -> peewee.Database:
-    if url is None:
-        address = Settings.from_env().database
-    else:
-        try:
-            address = parse_database_url(url)
-        except ValueError as problem:
-            raise click.BadParameter(str(problem), param_hint="--database") from None
-    click.echo(f"database: {address}", err=True)
-    return open_database(address, statement_timeout_seconds=_STATEMENT_TIMEOUT_SECONDS)
+        close_database(database)
 
 
 def _show_status(database: peewee.Database, as_json: bool) -> int:

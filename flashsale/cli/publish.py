@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 import click
-from rich.console import Console
-from rich.progress import Progress
 
 from flashsale.cli import exits
+from flashsale.cli.shared import progress_bar
 from flashsale.client import PurchasePublisher, encode_checked, timestamp_now
 from flashsale.errors import EventRefused
 from flashsale.purchases import Purchase
@@ -100,13 +99,14 @@ def publish(
     publisher = PurchasePublisher(settings=settings, name="flashsale publish")
     started, code = time.monotonic(), exits.OK
     try:
-        with publisher, _progress(count) as advance:
+        with publisher, progress_bar("publishing", count) as show:
             publisher.ensure_topology()
             for notice in publisher.notices:
                 click.echo(f"notice: {notice}", err=True)
             for group in groups if rate is None else paced(groups, rate):
                 with _interrupts_deferred():
-                    advance(publisher.publish_bodies(group))
+                    publisher.publish_bodies(group)
+                show(publisher.confirmed)
     except KeyboardInterrupt:
         code = exits.INTERRUPTED
     finally:
@@ -239,15 +239,6 @@ def _interrupts_deferred() -> Iterator[None]:
         signal.signal(signal.SIGINT, previous)
     if pressed:
         raise KeyboardInterrupt
-
-
-@contextmanager
-def _progress(total: int | None) -> Iterator[Callable[[int], None]]:
-    """A progress bar on a terminal, else nothing. Yields what to call with each group's size."""
-    console = Console(stderr=True)
-    with Progress(console=console, disable=not console.is_terminal, transient=True) as bar:
-        task = bar.add_task("publishing", total=total)
-        yield lambda count: bar.advance(task, count)
 
 
 def _report(published: int, refused: int, seconds: float, as_json: bool) -> None:

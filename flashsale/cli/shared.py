@@ -1,0 +1,35 @@
+"""What several commands have alike: a progress bar, and the option that names a database."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import click
+from rich.console import Console
+from rich.progress import Progress
+
+from flashsale.urls import DatabaseAddress, parse_database_url
+
+
+class DatabaseUrl(click.ParamType):  # type: ignore[type-arg]  # generic in recent versions only
+    """An option's value that is a database URL; gives the command a :class:`DatabaseAddress`."""
+
+    name = "URL"
+
+    def convert(
+        self, value: str, param: click.Parameter | None, ctx: click.Context | None
+    ) -> DatabaseAddress:
+        try:
+            return parse_database_url(value)
+        except ValueError as problem:  # its text holds no part of the URL, unlike click's own
+            self.fail(str(problem), param, ctx)
+
+
+@contextmanager
+def progress_bar(description: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    """A progress bar on a terminal, else nothing. Yields what to call with the number done."""
+    console = Console(stderr=True)
+    with Progress(console=console, disable=not console.is_terminal, transient=True) as bar:
+        task = bar.add_task(description, total=total)
+        yield lambda done: bar.update(task, completed=done)
