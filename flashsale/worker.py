@@ -48,7 +48,7 @@ _STATEMENTS_SHARE = 0.6
 _BACKSTOP_GRACE_SECONDS = 0.5
 # A turn of the consumer that RabbitMQ keeps waiting everywhere stays below it.
 _STUCK_SECONDS = 30.0
-_STATEMENTS_OF_A_BATCH = 3  # BEGIN, INSERT, COMMIT
+_STATEMENTS_OF_A_BATCH = 3  # the insert, what became of the others, and one more
 _EXIT_FAILURE = 1
 _LAST_LINE_SECONDS = 0.25
 
