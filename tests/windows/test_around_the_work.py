@@ -103,7 +103,7 @@ def test_w30_no_failure_puts_a_shopper_into_the_log(
     shop: Shop, start_hosted: StartHosted, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Stock logs the arguments of what fails, and the traceback, which quotes them too."""
-    caplog.set_level(logging.DEBUG, "dramatiq")
+    caplog.set_level(logging.DEBUG, "dramatiq.worker")  # which the worker's logging quietens
     shop.query(FAILING_INSERT)
     shop.buy(["shopper@example.com"])
     worker = start_hosted(shop, retry_max_seconds=0.1)
