@@ -69,6 +69,7 @@ class Batcher(Generic[T]):
         self._intake: Intake[T] = Intake(suspicion)
         self._held: list[tuple[float, int, Batch[T]]] = []
         self._hold_order = itertools.count()
+        self._retried_last = False
         self._in_flight: set[Batch[T]] = set()
         self._watched: Batch[T] | None = None
         self._acknowledged_at = clock()
@@ -108,21 +109,21 @@ class Batcher(Generic[T]):
         return bool(self._room() and (self._intake or self._has_due()))
 
     def next_batch(self) -> Batch[T] | None:
-        """The next batch for the workers: a due retry first, else what is collected."""
+        """The next batch for the workers: a due retry, or what is collected."""
         room = self._room()
         if not room:
             return None
-        if self._has_due():
-            _, _, batch = heapq.heappop(self._held)
-            if len(batch) > room:
-                batch, rest = batch.split(room)
-                self._hold(rest, self._clock())
+        # In turns: what fails again and again must not keep what is new from being done.
+        if self._has_due() and not (self._retried_last and self._intake):
+            batch = self._retry(room)
+            self._retried_last = True
         else:
             handful = self._intake.take(room)
             if handful is None:
                 return None
             batch = Batch(self._ledger, handful.items, handful.deliveries)
             self._watched = batch if handful.watched else None
+            self._retried_last = False
         self._in_flight.add(batch)
         self.waiting_since = self.waiting_since or self._clock()
         self._tally.batches += 1
@@ -217,6 +218,13 @@ class Batcher(Generic[T]):
         if self._breaker.state is BreakerState.TRIAL:
             return 0 if self._in_flight else min(self._limits.trial_size, self._limits.batch_size)
         return self._limits.batch_size if len(self._in_flight) < self._limits.in_flight else 0
+
+    def _retry(self, room: int) -> Batch[T]:
+        _, _, batch = heapq.heappop(self._held)
+        if len(batch) > room:
+            batch, rest = batch.split(room)
+            self._hold(rest, self._clock())
+        return batch
 
     def _has_due(self) -> bool:
         return bool(self._held) and self._held[0][0] <= self._clock()

@@ -172,6 +172,19 @@ def test_a_batch_that_fails_again_is_tried_in_halves(bench: Bench, failure: Fail
     assert [half.attempts for half in halves] == [2, 2]
 
 
+def test_retries_that_fail_for_ever_leave_every_other_turn_to_what_is_new(bench: Bench) -> None:
+    bench.arrive(1)
+    bench.fail(bench.hand_out(), Failure.UNCLASSIFIED)
+    bench.arrive(8)
+    turns = []
+    for _ in range(4):
+        batch = bench.hand_out()
+        turns.append(tags(batch))
+        bench.fail(batch, Failure.UNCLASSIFIED, hold_seconds=1000 if len(batch) > 1 else 0.0)
+
+    assert turns == [[1], [2, 3, 4, 5], [1], [6, 7, 8, 9]]
+
+
 def test_one_delivery_alone_is_tried_again_as_it_is(bench: Bench) -> None:
     bench.arrive(1)
     for _ in range(5):
