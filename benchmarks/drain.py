@@ -1,30 +1,15 @@
-"""How fast a backlog becomes orders: ``python -m benchmarks.drain``."""
+"""How fast one contestant turns a backlog into orders: ``python -m benchmarks.drain``."""
 
 from __future__ import annotations
 
 import os
-import time
 
 import click
 
-from tests.support.postgres import PrivatePostgres
-from tests.support.processes import cpu_seconds
-from tests.support.rabbitmq import PrivateRabbitMQ
-from tests.support.shop import Shop
-from tests.support.workers import RunningWorker
-
-_POLL_SECONDS = 0.25
-_TIMEOUT_SECONDS = 600
-_EXIT_SECONDS = 10
-
-# The first commit's orders started the clock, so they do not count.
-_SPAN = """
-WITH times AS (SELECT pg_xact_commit_timestamp(xmin) AS committed_at FROM orders),
-     start AS (SELECT min(committed_at) AS at FROM times)
-SELECT count(*) FILTER (WHERE committed_at > start.at),
-       extract(epoch FROM max(committed_at) - start.at)::float
-FROM times, start GROUP BY start.at
-"""
+from .contestants import load_contestants
+from .environments import prepare
+from .race import Refused, run
+from .stage import Stage
 
 
 @click.command()
@@ -36,54 +21,38 @@ FROM times, start GROUP BY start.at
     help="Events in the backlog.",
 )
 @click.option("--processes", default=3, show_default=True, help="Processes of the worker.")
-def main(events: int, processes: int) -> None:
-    """Publish a backlog, start the worker, and measure how fast it is drained.
+@click.option(
+    "--contestant",
+    "name",
+    default="flashsale",
+    show_default=True,
+    type=click.Choice(list(load_contestants())),
+    help="Who drains it.",
+)
+def main(events: int, processes: int, name: str) -> None:
+    """Publish a backlog, start a worker, and measure how fast it is drained, once.
 
-    The rate is that between the worker's first and last commit of orders, by PostgreSQL's own
-    record of commit times: the start of the processes is not in it. The CPU seconds are those
-    used from before the worker's start until all orders are there, by each of the three. Their
-    servers are private, with their disks' flushes on, and share this machine with the worker.
+    The rate is that of events with both rows committed, by PostgreSQL's own record of commit
+    times, and CPU is that used meanwhile: from a tenth of the backlog on, so that the start of
+    the processes is not in it, until its last hundredth. The servers are private, with their
+    disks' flushes on, and share this machine with the worker.
 
     Fails where the drain does not lead to exactly one order and one audit row for each event.
     """
     click.echo(f"{os.cpu_count()} CPUs, load average {os.getloadavg()[0]:.2f}", err=True)
-    with (
-        PrivatePostgres({"track_commit_timestamp": "on"}) as postgres,
-        PrivateRabbitMQ() as rabbitmq,
-    ):
-        shop = Shop(postgres.url(), rabbitmq.url(), "purchase", "purchase.XQ")
-        shop.make_tables()
-        shop.open_sale()
-        users = [f"buyer-{number}" for number in range(events)]
-        shop.buy(users)
-
-        servers = {"postgres": postgres.pid, "rabbitmq": rabbitmq.pid}
-        before = {name: cpu_seconds(pid) for name, pid in servers.items()}
-        with RunningWorker(shop.environment(), processes=processes) as worker:
-            _wait_for_orders(shop, events)
-            used = {name: cpu_seconds(pid) - before[name] for name, pid in servers.items()}
-            used["worker"] = cpu_seconds(worker.pid)
-            worker.terminate()
-            exit_code = worker.wait(_EXIT_SECONDS)
-        if exit_code:
-            raise click.ClickException(f"the worker ended with exit code {exit_code}")
-        shop.assert_settled(users)
-        ((counted, seconds),) = shop.query(_SPAN)
-
+    contestant = load_contestants()[name]
+    prepare(contestant)
+    with Stage() as stage:
+        try:
+            measured = run(stage, contestant, events=events, processes=processes)
+        except Refused as why:
+            raise click.ClickException(str(why)) from None
     click.echo(f"events         {events}, each one order and one audit row")
     click.echo(f"processes      {processes}")
-    click.echo(f"orders/s       {counted / seconds:.0f}")
-    for name, cpu in sorted(used.items()):
-        click.echo(f"{f'CPU {name}':<14} {cpu:.2f} s, {cpu / events * 1e6:.0f} µs an event")
-
-
-def _wait_for_orders(shop: Shop, count: int) -> None:
-    # Seldom, since each look scans the table.
-    deadline = time.monotonic() + _TIMEOUT_SECONDS
-    while (found := shop.order_count()) < count:
-        if time.monotonic() > deadline:
-            raise click.ClickException(f"{found} of {count} orders after {_TIMEOUT_SECONDS} s")
-        time.sleep(_POLL_SECONDS)
+    click.echo(f"orders/s       {measured.orders_per_second:.0f}")
+    for group, microseconds in sorted(measured.cpu_microseconds.items()):
+        click.echo(f"{f'CPU {group}':<14} {microseconds:.1f} µs an event")
+    click.echo(f"memory         {measured.peak_process_bytes / 1e6:.0f} MB, the largest process")
 
 
 if __name__ == "__main__":

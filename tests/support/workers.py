@@ -9,7 +9,7 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -24,12 +24,15 @@ class RunningWorker:
     """``dramatiq flashsale.actors``, gone with the ``with`` block or the process.
 
     `env` is all of the environment that the worker reads; nothing of the caller's own gets in.
+    `command` is what is started in its place, if anything.
     """
 
-    def __init__(self, env: Mapping[str, str], *, processes: int = 3) -> None:
+    def __init__(
+        self, env: Mapping[str, str], *, processes: int = 3, command: Sequence[str] | None = None
+    ) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="flashsale-worker-"))
         self._process = GuardedProcess(
-            [str(_DRAMATIQ), "flashsale.actors", "--processes", str(processes)],
+            command or [str(_DRAMATIQ), "flashsale.actors", "--processes", str(processes)],
             folder=self.folder,
             log=self.folder / "worker.log",
             ending=signal.SIGTERM,
@@ -77,6 +80,10 @@ class RunningWorker:
         """
         return self._process.wait(timeout)
 
+    def check_running(self) -> None:
+        """Raise RuntimeError, with the last lines of the log, where it has ended."""
+        self._process.check_running()
+
     def log(self) -> str:
         """All that it has written to stderr so far."""
         return self._process.log.read_text(errors="replace")
@@ -99,7 +106,7 @@ class RunningWorker:
             found = self.logged(event)
             if len(found) >= lines:
                 return found
-            self._process.check_running()
+            self.check_running()
             return None
 
         found = wait_until(enough, timeout, f"the worker logs {event} {lines} times")
