@@ -33,7 +33,9 @@ def handler(stream: TextIO, log_format: LogFormat, *, on_terminal: bool) -> logg
     ]
     rendering: list[structlog.types.Processor]
     if console:
-        rendering = [structlog.dev.ConsoleRenderer(colors=on_terminal)]
+        # The stock traceback shows the variables of each frame: passwords, shoppers, events.
+        plain = structlog.dev.plain_traceback
+        rendering = [structlog.dev.ConsoleRenderer(colors=on_terminal, exception_formatter=plain)]
     else:
         rendering = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     formatter = structlog.stdlib.ProcessorFormatter(

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from flashsale.errors import SettingsError
+from flashsale.redaction import without_credentials
 from flashsale.urls import DatabaseAddress, parse_broker_urls, parse_database_url
 
 QueueType = Literal["classic", "quorum"]
@@ -141,7 +142,8 @@ class Settings:
             try:
                 values[key] = convert(raw)
             except ValueError as problem:
-                problems.append(f"{name}: {problem}")
+                # A URL may have come into the wrong variable.
+                problems.append(f"{name}: {without_credentials(str(problem))}")
 
         take("DATABASE_URL", "database", parse_database_url)
         take("RABBITMQ_URL", "broker_urls", parse_broker_urls)

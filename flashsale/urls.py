@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from types import MappingProxyType
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
@@ -117,6 +118,23 @@ def parse_broker_urls(urls: str) -> tuple[str, ...]:
     return nodes
 
 
+def exposures(database: DatabaseAddress, broker_urls: Sequence[str]) -> list[str]:
+    """Which connections others on the network could read or take over, each with its mend."""
+    found = []
+    hosts = database.parameters.get("host", "").split(",")
+    if database.parameters.get("sslmode") != "verify-full" and not all(map(_is_local, hosts)):
+        found.append(
+            f"the server of {database} is not verified: add sslmode=verify-full and sslrootcert to"
+            " DATABASE_URL"
+        )
+    found += [
+        f"RabbitMQ at {parts.hostname} is spoken to in plain text: use amqps:// in RABBITMQ_URL"
+        for parts in map(urlsplit, broker_urls)
+        if parts.scheme == "amqp" and not _is_local(parts.hostname or "")
+    ]
+    return found
+
+
 def _broker_problem(url: str) -> str:
     with suppress(ValueError):  # a port that is no number, an unclosed bracket
         parts = urlsplit(url)
@@ -134,6 +152,16 @@ def _cut_short(parts: SplitResult) -> bool:
     What follows then holds a part of the password, so none of it may be used or shown.
     """
     return bool(parts.fragment) or "@" in parts.path + parts.query
+
+
+def _is_local(host: str) -> bool:
+    """Whether what is sent to this host does not leave the machine; "" and a path are sockets."""
+    if not host or host == "localhost" or host.startswith(("/", "@")):
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _identifier(name: str) -> str:

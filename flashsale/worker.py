@@ -34,6 +34,7 @@ from flashsale.reconcile import Reconciler
 from flashsale.schedule import SizeTrigger, add_interval_jobs
 from flashsale.settings import Settings
 from flashsale.suspects import Suspects
+from flashsale.urls import exposures
 from flashsale.watchdog import Backstop, Watchdog
 
 log = logging.getLogger(__name__)
@@ -123,6 +124,8 @@ class PurchaseWorker:
         self._flusher.start()
         self._scheduler.start()
         self._watchdog.start()
+        for cause in exposures(self.settings.database, self.settings.broker_urls):
+            log.warning("connection.exposed", extra={"cause": cause})
         log.info("worker.started", extra={"database": str(self.settings.database)})
 
     def drain(self) -> None:

@@ -104,14 +104,15 @@ def rabbitmq_url(rabbitmq_server: PrivateRabbitMQ) -> str:
 
 @pytest.fixture
 def queue_names(rabbitmq_server: PrivateRabbitMQ) -> Iterator[QueueNames]:
-    """Names of queues that are deleted after the test, with what they hold."""
+    """Names of queues that are deleted after the test, with what they hold and their exchange."""
     purchase_queue = f"purchase-{uuid.uuid4().hex}"
     names = QueueNames(purchase_queue, f"{purchase_queue}.XQ")
     yield names
     connection = rabbitmq_server.connect()
     channel = connection.channel()
     for name in names:
-        channel.queue_delete(name)  # RabbitMQ takes a missing queue for deleted
+        channel.queue_delete(name)  # RabbitMQ takes what is missing for deleted
+        channel.exchange_delete(name)
     connection.close()
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pika
 from pika.adapters.select_connection import IOLoop
@@ -39,6 +39,9 @@ BLOCKED_SECONDS = 30.0
 SOCKET_SECONDS = 3.0
 STACK_SECONDS = 5.0
 
+# As RabbitMQ names them: https://www.rabbitmq.com/docs/uri-query-parameters
+_TLS_FILES = ("cacertfile", "certfile", "keyfile")
+
 _KNOWN_REASONS = (
     (AuthenticationError, "it refused user or password"),
     (ProbableAuthenticationError, "it refused user or password"),
@@ -59,7 +62,8 @@ def node_parameters(urls: Sequence[str], name: str) -> list[pika.URLParameters]:
     """One set of parameters for each node, in order; `name` is what RabbitMQ lists the client as.
 
     What a URL's query states (``?heartbeat=10``) wins over the defaults here. ``amqps://`` always
-    checks the certificate's issuer and host name.
+    checks the certificate's issuer, against ``cacertfile`` or else the system's authorities, and
+    its host name; ``certfile`` and ``keyfile`` are this client's own.
 
     Raises:
         SettingsError: naming the URL by its number and what is wrong with it, never its text.
@@ -169,10 +173,12 @@ class Loop(IOLoop):  # type: ignore[misc]  # pika is untyped
 def _parameters(url: str, number: int, defaults: Mapping[str, Any]) -> pika.URLParameters:
     parts = urlsplit(url)
     given = parse_qs(parts.query)
+    files = {key: given.pop(key)[-1] for key in _TLS_FILES if key in given}
     if parts.username is not None and parts.password is None:
         raise SettingsError([f"RABBITMQ_URL: number {number} names a user without a password"])
     try:
-        parameters = pika.URLParameters(url)
+        query = urlencode(given, doseq=True)
+        parameters = pika.URLParameters(parts._replace(query=query).geturl())
     except (ValueError, TypeError, SyntaxError, AttributeError, OSError):
         # pika's own text quotes the value, which can hold a key's password
         keys = ", ".join(sorted(given)) or "its parts"
@@ -182,10 +188,33 @@ def _parameters(url: str, number: int, defaults: Mapping[str, Any]) -> pika.URLP
     for key, value in defaults.items():
         if key not in given:
             setattr(parameters, key, value)
+    if files:
+        if parameters.ssl_options is None:
+            raise SettingsError([f"RABBITMQ_URL: number {number} has TLS files without amqps://"])
+        parameters.ssl_options = pika.SSLOptions(_tls_context(number, **files))
     if parameters.ssl_options is not None:
         parameters.ssl_options.context.check_hostname = True
         parameters.ssl_options.context.verify_mode = ssl.CERT_REQUIRED
     return parameters
+
+
+def _tls_context(
+    number: int,
+    cacertfile: str | None = None,
+    certfile: str | None = None,
+    keyfile: str | None = None,
+) -> ssl.SSLContext:
+    reading = "cacertfile"
+    try:
+        context = ssl.create_default_context(cafile=cacertfile)
+        if certfile or keyfile:
+            reading = "certfile or keyfile"
+            # Without a password here, OpenSSL would ask for that of an encrypted key and wait.
+            context.load_cert_chain(certfile or "", keyfile, password="")
+    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+        why = "it holds no such thing" if isinstance(error, ssl.SSLError) else "it is not readable"
+        raise SettingsError([f"RABBITMQ_URL: {reading} of number {number}: {why}"]) from None
+    return context
 
 
 def _reason(error: BaseException) -> str:

@@ -20,6 +20,7 @@ from flashsale import __version__
 from flashsale.batching import Letter
 from flashsale.batching.breaker import backoff_seconds
 from flashsale.brokers.publishing import ConfirmingPublisher, Outgoing
+from flashsale.brokers.topology import DEFAULT_EXCHANGE
 from flashsale.errors import BrokerError, PublishUnconfirmed
 
 log = logging.getLogger(__name__)
@@ -60,6 +61,8 @@ class DeadLetterWriter:
     def __init__(
         self, publisher: ConfirmingPublisher, *, dead_letter_queue: str, source_queue: str
     ) -> None:
+        #: By which the letters go at first; it leads to the dead-letter queue.
+        self.exchange = DEFAULT_EXCHANGE
         self._publisher = publisher
         self._dead_letter_queue = dead_letter_queue
         self._source_queue = source_queue
@@ -147,7 +150,10 @@ class DeadLetterWriter:
     def _outgoing(self, waiting: tuple[Letter, _OnConfirmed]) -> Outgoing:
         letter, _ = waiting
         headers = letter_headers(letter, self._source_queue, datetime.now(UTC))
-        return Outgoing(self._dead_letter_queue, letter.delivery.body, headers)
+        # Where one way is closed (the exchange or its binding was deleted, the grant is for the
+        # other), the default exchange may be open; so every second attempt takes that.
+        exchange = DEFAULT_EXCHANGE if self._failures % 2 else self.exchange
+        return Outgoing(self._dead_letter_queue, letter.delivery.body, headers, exchange)
 
     def _tell(self, confirmed: list[tuple[Letter, _OnConfirmed]]) -> None:
         reasons = Counter(str(letter.rejection.reason) for letter, _ in confirmed)

@@ -31,11 +31,12 @@ _CLOSE_SECONDS = 1.0
 
 
 class Outgoing(NamedTuple):
-    """A message for the default exchange: `routing_key` is the name of its queue."""
+    """A message; for the default exchange, `routing_key` is the name of its queue."""
 
     routing_key: str
     body: bytes
     headers: Mapping[str, Any] | None = None
+    exchange: str = ""
 
 
 class _Call:
@@ -79,7 +80,7 @@ class _Call:
 
 
 class ConfirmingPublisher:
-    """Publishes to RabbitMQ's default exchange and returns when every message is confirmed.
+    """Publishes to RabbitMQ and returns when every message is confirmed.
 
     It connects when it is first used, and again after a connection was lost. Not thread-safe, and
     not to be carried across a fork: one thread, one publisher.
@@ -194,7 +195,7 @@ class ConfirmingPublisher:
                 message_id=str(tag),  # by which a returned message is known; it has no tag
             )
             self._channel.basic_publish(
-                "", message.routing_key, message.body, properties, mandatory=True
+                message.exchange, message.routing_key, message.body, properties, mandatory=True
             )
             self._last_tag = tag
             call.sent(tag)
@@ -259,8 +260,8 @@ class ConfirmingPublisher:
         call = self._call
         call.refused.add(call.under_way[int(properties.message_id)])
         call.refusal = (
-            f"RabbitMQ has no queue {method.routing_key!r}; start the worker, which declares it,"
-            " or correct the name"
+            f"RabbitMQ has no queue {method.routing_key!r}, or no way to it; start the worker,"
+            " which declares it, run `flashsale topology`, or correct the name"
         )
 
     def _on_confirm(self, loop: Loop, frame: Any) -> None:

@@ -19,7 +19,11 @@ from flashsale.batching import ChannelLost, Delivery, Letter, Transport
 from flashsale.brokers.connections import answers_within, connect, node_parameters
 from flashsale.brokers.dead_letter_writer import DeadLetterWriter
 from flashsale.brokers.publishing import ConfirmingPublisher
-from flashsale.brokers.topology import ensure_topology, require_topology
+from flashsale.brokers.topology import (
+    ensure_dead_letter_exchange,
+    ensure_topology,
+    require_topology,
+)
 from flashsale.errors import BrokerError
 from flashsale.settings import Settings
 
@@ -52,7 +56,8 @@ class PurchaseBroker(Broker):
         node_parameters(settings.broker_urls, "")
         self._settings = settings
         self._new_consumer = new_consumer
-        self._topology_stood = False
+        # By which dead letters go; None until the topology stood for the first time.
+        self._dead_letter_exchange: str | None = None
 
     def declare_queue(self, queue_name: str) -> None:
         """Note the queue; it is declared in RabbitMQ when its consumer first connects."""
@@ -73,16 +78,24 @@ class PurchaseBroker(Broker):
         """
         raise TypeError("purchase events are published with flashsale.client.publish_purchase")
 
-    def _prepare(self, connection: pika.BlockingConnection, queue: str) -> None:
-        """Declare the topology at the first connect of the process, check it at all later ones."""
-        names = {"purchase_queue": queue, "dead_letter_queue": self._settings.dead_letter_queue}
-        if self._topology_stood:
+    def _prepare(self, connection: pika.BlockingConnection, queue: str) -> str:
+        """Declare the topology at the first connect of the process, check it at all later ones.
+
+        Returns the exchange for dead letters.
+        """
+        dead_letter_queue = self._settings.dead_letter_queue
+        names = {"purchase_queue": queue, "dead_letter_queue": dead_letter_queue}
+        if self._dead_letter_exchange is not None:
             require_topology(connection, **names)
-            return
+            return self._dead_letter_exchange
         queue_type = self._settings.purchase_queue_type
         for notice in ensure_topology(connection, **names, queue_type=queue_type):
             log.warning("topology.foreign", extra={"notice": notice})
-        self._topology_stood = True
+        exchange, complaint = ensure_dead_letter_exchange(connection, dead_letter_queue)
+        if complaint is not None:
+            log.warning("topology.default_exchange", extra={"notice": complaint})
+        self._dead_letter_exchange = exchange
+        return exchange
 
 
 class RabbitmqTransport:
@@ -96,7 +109,7 @@ class RabbitmqTransport:
         self,
         settings: Settings,
         queue: str,
-        prepare: Callable[[pika.BlockingConnection, str], None],
+        prepare: Callable[[pika.BlockingConnection, str], str],
     ) -> None:
         self._settings = settings
         self._queue = queue
@@ -116,7 +129,7 @@ class RabbitmqTransport:
             raise ChannelLost(str(error)) from None
         try:
             with _losses(connection):
-                self._prepare(connection, self._queue)
+                self._writer.exchange = self._prepare(connection, self._queue)
             return RabbitmqChannel(connection, self._queue, self._settings.prefetch)
         except (BrokerError, ChannelLost) as error:
             self._nodes.rotate(-1)

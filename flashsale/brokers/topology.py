@@ -1,22 +1,34 @@
-"""The queues: declared as the API declares them, or used as they are found.
+"""The queues and the dead-letter exchange: declared, or used as they are found.
 
-Whoever starts first, worker or API, creates them; RabbitMQ takes an equal declaration for the same
-queue. Nothing here changes or deletes a queue.
+Whoever starts first, worker or API, creates the queues; RabbitMQ takes an equal declaration for the
+same queue. Nothing here changes or deletes anything that exists.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import pika
+from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import AMQPConnectionError, ChannelClosedByBroker
 
 from flashsale.errors import BrokerMisconfigured, BrokerUnavailable
 from flashsale.settings import QueueType
 
+DEFAULT_EXCHANGE = ""
+
+_REFUSED = 403
 _NOT_FOUND = 404
+
+
+class Part(NamedTuple):
+    """A queue or an exchange that the worker uses, and whether it is there."""
+
+    kind: Literal["queue", "exchange"]
+    name: str
+    exists: bool
 
 
 def ensure_topology(
@@ -28,7 +40,8 @@ def ensure_topology(
 ) -> list[str]:
     """Declare both queues; returns notices for the operator, one for each that is not ours.
 
-    A queue that exists with other arguments, or that this user may not declare, is used as it is.
+    A queue that exists with other arguments, or that this user may not declare, is used as it is;
+    the latter is least privilege, and no reason for a notice.
 
     Raises:
         BrokerMisconfigured: a queue neither exists nor can be declared, or is not to be used.
@@ -48,6 +61,52 @@ def ensure_topology(
     return [notice for notice in notices if notice]
 
 
+def ensure_dead_letter_exchange(
+    connection: pika.BlockingConnection, dead_letter_queue: str
+) -> tuple[str, str | None]:
+    """The exchange that leads to the dead-letter queue, and a notice if it is the default one.
+
+    It has the queue's own name, so that one grant covers both: RabbitMQ cannot allow a user the
+    default exchange for one queue and not for all. The queue must exist.
+
+    Raises:
+        BrokerUnavailable: the connection was lost.
+    """
+    name = dead_letter_queue
+    refusal = _refusal(
+        connection, lambda channel: channel.exchange_declare(name, "fanout", durable=True)
+    )
+    if refusal is not None and refusal.reply_code == _REFUSED and _exists(connection, name):
+        return name, None  # bound by `flashsale topology`; to look at that no grant is needed
+    # Also where somebody has declared it otherwise: a binding leads to the queue from any type.
+    refusal = _refusal(connection, lambda channel: channel.queue_bind(name, name, routing_key=name))
+    if refusal is None:
+        return name, None
+    return DEFAULT_EXCHANGE, (
+        f"dead letters go through the default exchange, RabbitMQ says: {refusal.reply_text};"
+        " run `flashsale topology` as a user who may declare them one of their own"
+    )
+
+
+def topology_parts(
+    connection: pika.BlockingConnection, *, purchase_queue: str, dead_letter_queue: str
+) -> list[Part]:
+    """What the worker uses and whether it is there, in the order of its creation.
+
+    Raises:
+        BrokerMisconfigured: this user may not know whether a queue exists.
+        BrokerUnavailable: the connection was lost.
+    """
+    parts = []
+    for queue in (dead_letter_queue, purchase_queue):
+        refusal = _declaration_refusal(connection, queue, passive=True)
+        if refusal is not None and refusal.reply_code != _NOT_FOUND:
+            raise BrokerMisconfigured(_unusable(queue, refusal))
+        parts.append(Part("queue", queue, refusal is None))
+    parts.append(Part("exchange", dead_letter_queue, _exists(connection, dead_letter_queue)))
+    return parts
+
+
 def require_topology(
     connection: pika.BlockingConnection, *, purchase_queue: str, dead_letter_queue: str
 ) -> None:
@@ -61,7 +120,7 @@ def require_topology(
         BrokerUnavailable: the connection was lost.
     """
     for queue in (purchase_queue, dead_letter_queue):
-        refusal = _refusal(connection, queue, passive=True)
+        refusal = _declaration_refusal(connection, queue, passive=True)
         if refusal is not None:
             raise BrokerMisconfigured(_unusable(queue, refusal))
 
@@ -69,31 +128,49 @@ def require_topology(
 def _declare(
     connection: pika.BlockingConnection, queue: str, arguments: Mapping[str, Any]
 ) -> str | None:
-    refusal = _refusal(connection, queue, arguments=arguments)
+    refusal = _declaration_refusal(connection, queue, arguments=arguments)
     if refusal is None:
         return None
-    missing = _refusal(connection, queue, passive=True)
-    if missing is None:
-        return f"queue {queue!r} is used as it is, RabbitMQ says: {refusal.reply_text}"
-    raise BrokerMisconfigured(
-        f"queue {queue!r} could not be declared, RabbitMQ says: {refusal.reply_text};"
-        f" {_unusable(queue, missing)}"
-    ) from refusal
+    missing = _declaration_refusal(connection, queue, passive=True)
+    if missing is not None:
+        raise BrokerMisconfigured(
+            f"queue {queue!r} could not be declared, RabbitMQ says: {refusal.reply_text};"
+            f" {_unusable(queue, missing)}"
+        ) from refusal
+    if refusal.reply_code == _REFUSED:
+        return None
+    return f"queue {queue!r} is used as it is, RabbitMQ says: {refusal.reply_text}"
 
 
-def _refusal(
+def _declaration_refusal(
     connection: pika.BlockingConnection,
     queue: str,
     *,
     passive: bool = False,
     arguments: Mapping[str, Any] | None = None,
 ) -> ChannelClosedByBroker | None:
-    """What RabbitMQ answers to the declaration where it does not accept it."""
-    # A refused declaration closes its channel, so each has its own.
+    return _refusal(
+        connection,
+        lambda channel: channel.queue_declare(
+            queue, passive=passive, durable=True, arguments=arguments
+        ),
+    )
+
+
+def _exists(connection: pika.BlockingConnection, exchange: str) -> bool:
+    refusal = _refusal(connection, lambda channel: channel.exchange_declare(exchange, passive=True))
+    return refusal is None
+
+
+def _refusal(
+    connection: pika.BlockingConnection, request: Callable[[BlockingChannel], object]
+) -> ChannelClosedByBroker | None:
+    """What RabbitMQ answers to the request where it does not accept it."""
+    # A refused request closes its channel, so each has its own.
     with _connection_errors():
         channel = connection.channel()
         try:
-            channel.queue_declare(queue, passive=passive, durable=True, arguments=arguments)
+            request(channel)
         except ChannelClosedByBroker as refusal:
             return refusal
         channel.close()
@@ -103,8 +180,9 @@ def _refusal(
 def _unusable(queue: str, refusal: ChannelClosedByBroker) -> str:
     if refusal.reply_code == _NOT_FOUND:
         return (
-            f"queue {queue!r} does not exist: create it, durable, or correct the name in"
-            " PURCHASE_QUEUE or DEAD_LETTER_QUEUE; if it was deleted, its messages are gone"
+            f"queue {queue!r} does not exist: run `flashsale topology` as a user who may create"
+            " it, or correct the name in PURCHASE_QUEUE or DEAD_LETTER_QUEUE; if it was deleted,"
+            " its messages are gone"
         )
     return (
         f"queue {queue!r} cannot be used, RabbitMQ says: {refusal.reply_text}; give the user of"

@@ -24,6 +24,7 @@ class _Entry(NamedTuple):
 #: The commands, in the order of `flashsale --help`.
 COMMANDS = {
     "migrate": _Entry("flashsale.cli.migrate", "Create the tables, or adopt the API's own."),
+    "topology": _Entry("flashsale.cli.topology", "Create the queues, where a worker may not."),
     "publish": _Entry("flashsale.cli.publish", "Publish purchase events, all confirmed."),
     "demo": _Entry("flashsale.cli.demo", "Play a whole sale through, with nothing installed."),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ from collections.abc import Sequence
 import click
 
 from flashsale.errors import BrokerError, FlashsaleError, SettingsError, StoreError
+from flashsale.redaction import without_credentials
 
 OK = 0
 FAILURE = 1
@@ -29,7 +31,10 @@ def run(command: click.Command, arguments: Sequence[str] | None = None) -> int:
         code = command.main(arguments, prog_name="flashsale", standalone_mode=False)
         sys.stdout.flush()
     except click.ClickException as error:
-        error.show()
+        # click quotes what it does not understand, which may be a URL with its password.
+        shown = io.StringIO()
+        error.show(shown)
+        click.echo(without_credentials(shown.getvalue()), err=True, nl=False)
         return error.exit_code
     except click.Abort:  # Ctrl-C, or nobody there to answer a question
         click.echo("interrupted", err=True)

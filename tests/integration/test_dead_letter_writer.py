@@ -171,6 +171,25 @@ def test_without_its_queue_a_letter_waits_and_says_so_once(
     assert f"no queue '{queue}'" in error.cause
 
 
+@pytest.mark.parametrize("state", ["deleted", "unbound"])
+def test_an_exchange_that_leads_nowhere_costs_one_attempt(
+    connection: pika.BlockingConnection,
+    declared: QueueNames,
+    writer: DeadLetterWriter,
+    state: str,
+) -> None:
+    """A queue that was deleted and made again has lost its binding."""
+    queue = writer.exchange = declared.dead_letter_queue
+    if state == "unbound":
+        connection.channel().exchange_declare(queue, "fanout", durable=True)
+    confirmations = Confirmations()
+
+    writer.write([a_letter(b"event")], confirmations)
+    confirmations.wait_for(1)
+
+    assert bodies_in(connection, queue) == [b"event"]
+
+
 def test_closing_waits_for_the_letters_under_way(
     connection: pika.BlockingConnection, declared: QueueNames, writer: DeadLetterWriter
 ) -> None:

@@ -8,7 +8,12 @@ from collections.abc import Iterator
 import pika
 import pytest
 
-from flashsale.brokers.topology import ensure_topology, require_topology
+from flashsale.brokers.topology import (
+    DEFAULT_EXCHANGE,
+    ensure_dead_letter_exchange,
+    ensure_topology,
+    require_topology,
+)
 from flashsale.errors import BrokerMisconfigured, BrokerUnavailable
 from tests.conftest import QueueNames
 from tests.support.api import declare_as_the_api_does
@@ -111,25 +116,77 @@ def test_queues_with_other_arguments_are_used_and_each_one_is_told(
     require_topology(connection, **queue_names._asdict())
 
 
-def test_a_user_who_may_not_declare_uses_the_queues_that_are_there(
+def test_a_user_who_may_not_declare_uses_what_is_there_without_a_notice(
+    connection: pika.BlockingConnection,
+    limited: pika.BlockingConnection,
+    queue_names: QueueNames,
+) -> None:
+    """Least privilege is nothing to complain of at each start."""
+    dead_letter_queue = queue_names.dead_letter_queue
+    ensure(connection, queue_names)
+    ensure_dead_letter_exchange(connection, dead_letter_queue)
+
+    assert ensure(limited, queue_names) == []
+    assert ensure_dead_letter_exchange(limited, dead_letter_queue) == (dead_letter_queue, None)
+    require_topology(limited, **queue_names._asdict())
+
+
+def test_a_user_who_may_not_declare_is_told_which_command_creates_a_missing_queue(
+    limited: pika.BlockingConnection, queue_names: QueueNames
+) -> None:
+    told = f"'{queue_names[1]}' does not exist: run `flashsale topology`"
+    with pytest.raises(BrokerMisconfigured, match=told):
+        ensure(limited, queue_names)
+
+
+def test_without_an_exchange_and_the_right_to_make_one_dead_letters_take_the_default_one(
     connection: pika.BlockingConnection,
     limited: pika.BlockingConnection,
     queue_names: QueueNames,
 ) -> None:
     ensure(connection, queue_names)
 
-    notices = ensure(limited, queue_names)
+    exchange, notice = ensure_dead_letter_exchange(limited, queue_names.dead_letter_queue)
 
-    assert len(notices) == 2
-    assert all("used as it is" in notice and "refused" in notice for notice in notices)
-    require_topology(limited, **queue_names._asdict())
+    assert exchange == DEFAULT_EXCHANGE
+    assert notice is not None
+    assert "run `flashsale topology`" in notice
 
 
-def test_a_user_who_may_not_declare_is_told_which_queue_to_create(
-    limited: pika.BlockingConnection, queue_names: QueueNames
+@pytest.mark.parametrize("kind", ["fanout", "direct", "topic", "headers"])
+def test_the_exchange_leads_to_the_dead_letter_queue_whoever_made_it(
+    connection: pika.BlockingConnection, queue_names: QueueNames, kind: str
 ) -> None:
-    with pytest.raises(BrokerMisconfigured, match=f"'{queue_names[1]}' does not exist: create it"):
-        ensure(limited, queue_names)
+    """One of the name may be there, of any type and without a binding."""
+    name = queue_names.dead_letter_queue
+    ensure(connection, queue_names)
+    channel = connection.channel()
+    channel.exchange_declare(name, kind, durable=True)
+
+    assert ensure_dead_letter_exchange(connection, name) == (name, None)
+
+    channel.confirm_delivery()
+    channel.basic_publish(name, name, b"letter", mandatory=True)
+    assert channel.basic_get(name, auto_ack=True)[2] == b"letter"
+
+
+def test_an_exchange_that_may_not_be_bound_is_not_used(
+    rabbitmq_server: PrivateRabbitMQ,
+    connection: pika.BlockingConnection,
+    queue_names: QueueNames,
+) -> None:
+    """A grant from before there was one: letters in it would reach no queue."""
+    user = f"binder-{uuid.uuid4().hex}"
+    rabbitmq_server.ctl("add_user", user, "secret")
+    rabbitmq_server.ctl("set_permissions", user, ".*", r"^amq\.default$", ".*")
+    ensure(connection, queue_names)
+    url = f"amqp://{user}:secret@127.0.0.1:{rabbitmq_server.port}"
+
+    with pika.BlockingConnection(pika.URLParameters(url)) as limited:
+        exchange, notice = ensure_dead_letter_exchange(limited, queue_names.dead_letter_queue)
+
+    assert exchange == DEFAULT_EXCHANGE
+    assert notice is not None
 
 
 def test_a_deleted_queue_is_named_and_not_created_again(

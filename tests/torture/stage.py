@@ -104,6 +104,7 @@ class Stage:
             with self.rabbitmq.connect() as broker:
                 for queue in (place.purchase_queue, place.dead_letter_queue):
                     broker.channel().queue_delete(queue)
+                broker.channel().exchange_delete(place.dead_letter_queue)
 
     def query(self, database: str, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
         """Run one statement as superuser, on a connection of its own, and return its rows."""

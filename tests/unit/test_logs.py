@@ -16,6 +16,7 @@ import pytest
 
 import flashsale.logs
 from flashsale.logs import LogQueue, handler, quieten_libraries
+from flashsale.settings import LogFormat
 
 SOON_SECONDS = 5.0
 STALLED_STOP_SECONDS = 4.0
@@ -40,6 +41,21 @@ def unread_pipe() -> Iterator[tuple[TextIO, TextIO]]:
     reading, writing = os.pipe()
     with os.fdopen(reading) as reader, os.fdopen(writing, "w", buffering=1) as writer:
         yield reader, writer
+
+
+@pytest.mark.parametrize("log_format", ["console", "json"])
+def test_a_traceback_shows_no_variables(log_format: LogFormat) -> None:
+    """They hold passwords and shoppers; and rich, where it is installed, would show them."""
+    stream = io.StringIO()
+    password = "canary"  # noqa: S105
+    with queued(handler(stream, log_format, on_terminal=False)):
+        try:
+            int(len(password) * "x")
+        except ValueError:
+            log.exception("somewhere.failed")
+
+    assert "ValueError" in stream.getvalue()
+    assert "canary" not in stream.getvalue().replace('password = "canary"', "")
 
 
 def test_a_line_is_json_off_a_terminal() -> None:

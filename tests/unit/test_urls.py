@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from flashsale.urls import parse_broker_urls, parse_database_url
+from flashsale.urls import exposures, parse_broker_urls, parse_database_url
 
 
 class TestPostgreSQL:
@@ -197,3 +197,34 @@ class TestRabbitMQ:
     def test_the_wrong_one_of_several_nodes_is_named_by_its_number(self) -> None:
         with pytest.raises(ValueError, match=r"\(number 2 of 3\)"):
             parse_broker_urls("amqp://a;http://u:p@b;amqp://c")
+
+
+class TestExposures:
+    @pytest.mark.parametrize(
+        ("database", "broker"),
+        [
+            ("sqlite:///x.db", "amqp://localhost"),
+            ("postgresql://localhost/x", "amqp://127.0.0.1"),
+            ("postgresql://[::1]/x", "amqp://[::1]"),
+            ("postgresql:///x", "amqps://mq.example"),
+            ("postgresql://%2Frun%2Fpostgresql/x", "amqp://127.9.9.9"),
+            ("postgresql://db.example/x?sslmode=verify-full", "amqps://mq.example"),
+        ],
+    )
+    def test_nothing_is_exposed_on_this_machine_or_to_a_verified_server(
+        self, database: str, broker: str
+    ) -> None:
+        assert exposures(parse_database_url(database), [broker]) == []
+
+    @pytest.mark.parametrize("option", ["", "?sslmode=require", "?sslmode=verify-ca"])
+    def test_a_database_server_that_could_be_another_one_is_told(self, option: str) -> None:
+        address = parse_database_url(f"postgresql://app:canary@localhost,db.example/x{option}")
+        (told,) = exposures(address, [])
+        assert "sslmode=verify-full" in told
+        assert "canary" not in told
+
+    def test_each_node_in_plain_text_is_told_without_its_password(self) -> None:
+        nodes = ["amqp://u:canary@rabbitmq:5672", "amqps://u:canary@safe", "amqp://10.0.0.1"]
+        told = exposures(parse_database_url("sqlite:///x.db"), nodes)
+        assert [text.split()[2] for text in told] == ["rabbitmq", "10.0.0.1"]
+        assert "canary" not in "".join(told)
