@@ -16,6 +16,7 @@ import peewee
 from flashsale.database import session
 from flashsale.errors import StoreError
 from flashsale.ids import audit_id, audit_id_without_order
+from flashsale.metrics import WorkerMetrics
 from flashsale.models import AuditEventType
 from flashsale.purchases import Purchase
 
@@ -91,8 +92,10 @@ class AuditTrail:
         batch_size: int = 100,
         limit: int = 100_000,
         on_full: Callable[[], object] = lambda: None,
+        metrics: WorkerMetrics | None = None,
     ) -> None:
         self._database = database
+        self._metrics = metrics or WorkerMetrics()
         self._batch_size = batch_size
         self._limit = limit
         #: Called, without waiting for it, when `batch_size` events wait; must not block.
@@ -140,7 +143,8 @@ class AuditTrail:
             while self._waiting:
                 with self._recording:
                     events = list(islice(self._waiting, _ROWS_PER_STATEMENT))
-                write_events(self._database, events)
+                with self._metrics.database("audit_flush"):
+                    write_events(self._database, events)
                 with self._recording:
                     # Only this thread takes from the left, and `record` drops from the right only
                     # what it has just added, so these are the very events that were written.

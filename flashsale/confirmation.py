@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import time
+
 from flashsale.audit import AuditEntry, AuditTrail, now
 from flashsale.batching import DONE, Batch, Failure, Rejection, Verdict
 from flashsale.errors import (
@@ -11,15 +14,28 @@ from flashsale.errors import (
     TransientFault,
     UnclassifiedFault,
 )
+from flashsale.metrics import WorkerMetrics
 from flashsale.orders import Confirmed, OrderBook, Outcome, Refused
 from flashsale.purchases import Purchase
+
+log = logging.getLogger(__name__)
 
 
 class Confirmation:
     """Turns batches of purchases into orders and queues their audit events. Thread-safe."""
 
-    def __init__(self, orders: OrderBook, trail: AuditTrail, *, failures_limit: int) -> None:
+    def __init__(
+        self,
+        orders: OrderBook,
+        trail: AuditTrail,
+        *,
+        failures_limit: int,
+        metrics: WorkerMetrics | None = None,
+    ) -> None:
         self._orders = orders
+        self._metrics = metrics or WorkerMetrics()
+        #: When an order was last written, in seconds since the epoch; 0 where none was.
+        self.last_commit_at = 0.0
         self._trail = trail
         self._failures_limit = failures_limit
 
@@ -31,7 +47,8 @@ class Confirmation:
         """
         outcomes: list[Outcome | None] = [None] * len(batch)
         try:
-            self._orders.confirm(batch.items, outcomes)
+            with self._metrics.database("probe" if batch.is_probe else "confirm"):
+                self._orders.confirm(batch.items, outcomes)
         except StoreError as error:
             self._record_failure(batch, outcomes, error)
             raise
@@ -40,10 +57,14 @@ class Confirmation:
             raise UnclassifiedFault(f"{type(error).__name__} at {_origin(error)}") from None
         finally:
             # Also on the way out of an error: what was committed is on record at once.
-            self._record_confirmed(batch, outcomes)
+            confirmed = self._record_confirmed(batch, outcomes)
             batch.verdicts = [_verdict(outcome) for outcome in outcomes]
+            batch.repeats = batch.verdicts.count(DONE) - confirmed
+            if not batch.is_probe:
+                self._count(batch, confirmed)
 
-    def _record_confirmed(self, batch: Batch[Purchase], outcomes: list[Outcome | None]) -> None:
+    def _record_confirmed(self, batch: Batch[Purchase], outcomes: list[Outcome | None]) -> int:
+        """Queue the audit events of the new orders. Returns their number."""
         processed_at = now()
         events = [
             AuditEntry.confirmed(purchase.sale_id, purchase.user_id, outcome.order_id, processed_at)
@@ -52,6 +73,31 @@ class Confirmation:
         ]
         if events:
             self._trail.record(events)
+        return len(events)
+
+    def _count(self, batch: Batch[Purchase], confirmed: int) -> None:
+        now = time.time()
+        seconds = max(0.0, now - batch.received_at)
+        self._metrics.batch_events.observe(len(batch))
+        self._metrics.batch_seconds.observe(seconds)
+        # One stands for all of its batch: reading a date for each would cost more than the rest.
+        occurred_at = batch.items[0].occurred_at
+        if occurred_at is not None:
+            self._metrics.event_age_seconds.observe(max(0.0, now - occurred_at.timestamp()))
+        if confirmed:
+            self.last_commit_at = now
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug(
+                "batch.confirmed",
+                extra={
+                    "events": len(batch),
+                    "confirmed": confirmed,
+                    "duplicates": batch.repeats,
+                    "undecided": len(batch.undecided()),
+                    "failed_attempts": batch.attempts,
+                    "seconds": round(seconds, 4),
+                },
+            )
 
     def _record_failure(
         self, batch: Batch[Purchase], outcomes: list[Outcome | None], error: StoreError

@@ -15,6 +15,7 @@ import peewee
 from flashsale.audit import AuditEntry, write_events
 from flashsale.database import session
 from flashsale.errors import StoreError
+from flashsale.metrics import WorkerMetrics
 from flashsale.models import ORDER_CONFIRMED, AuditEventType
 
 log = logging.getLogger(__name__)
@@ -53,13 +54,16 @@ class Reconciler:
     its own last search ended: a new one searches all orders once. Belongs to one thread.
     """
 
-    def __init__(self, database: peewee.Database) -> None:
+    def __init__(self, database: peewee.Database, metrics: WorkerMetrics | None = None) -> None:
         self._database = database
+        self._metrics = metrics or WorkerMetrics()
         self._on_postgres = not isinstance(database, peewee.SqliteDatabase)
         self._leads = False
         self._is_failing = False
         self._leadership = ExitStack()
         self._searched_to = _EPOCH
+        #: Rows written since its start.
+        self.written = 0
 
     def run(self, *, settling: timedelta = _SETTLING) -> int | None:
         """Search from where the last search ended up to `settling` ago.
@@ -89,7 +93,8 @@ class Reconciler:
     def run_quietly(self) -> None:
         """:meth:`run`, for schedulers: a failure is logged when it begins, and its end too."""
         try:
-            self.run()
+            with self._metrics.database("reconcile"):
+                self.run()
         except StoreError as error:
             if not self._is_failing:
                 self._is_failing = True
@@ -142,6 +147,7 @@ class Reconciler:
                     ],
                 )
             written += len(missing)
+            self.written += len(missing)
             # Window by window: one that fails must not have all before it searched again.
             self._searched_to = min(to, until - _OVERLAP)
             since = to

@@ -72,6 +72,7 @@ class Batch(Generic[T]):
         "ledger",
         "progress_at_failure",
         "received_at",
+        "repeats",
         "unclassified_failures",
         "verdicts",
     )
@@ -97,6 +98,8 @@ class Batch(Generic[T]):
         self.hold_until = 0.0
         #: When the first of them was handed out, in seconds since the epoch; for people only.
         self.received_at = time.time()
+        #: How many of the verdicts DONE are for work that was done before; for counting only.
+        self.repeats = 0
         #: What the process had settled when the rest first failed so; see HeldRetries.
         self.progress_at_failure: int | None = None
 

@@ -66,7 +66,7 @@ class Batcher(Generic[T]):
         self._tally = tally
         self._clock = clock
         self._ledger = Ledger()
-        self._intake: Intake[T] = Intake(suspicion)
+        self._intake: Intake[T] = Intake(suspicion, tally)
         self._held: list[tuple[float, int, Batch[T]]] = []
         self._hold_order = itertools.count()
         self._retried_last = False
@@ -152,6 +152,7 @@ class Batcher(Generic[T]):
                 attempts = batch.attempts + 1
                 letters.append(Letter(batch.ledger, delivery, verdict, attempts, batch.received_at))
         self._tally.settled += self._ledger.settle(done)
+        self._tally.repeats += batch.repeats
         if len(done) + len(letters) < len(batch):
             # After an outage there is no reason to wait: the breaker says when it is over.
             until = self._clock() if batch.failure is Failure.SYSTEM else batch.hold_until
@@ -170,9 +171,11 @@ class Batcher(Generic[T]):
         current = [letter for letter in letters if letter.ledger is self._ledger]
         self._intake.set_aside((letter.delivery, letter.rejection) for letter in current)
         self._tally.stale += len(letters) - len(current)
-        self._tally.dead_lettered += self._ledger.settle(
-            [letter.delivery.tag for letter in current]
-        )
+        for letter in current:
+            # One by one: what is confirmed twice counts once.
+            settled = self._ledger.settle([letter.delivery.tag])
+            self._tally.dead_lettered += settled
+            self._tally.reasons[letter.rejection.reason] += settled
 
     def acknowledgements(self) -> Iterator[Acknowledgement]:
         """What can be acknowledged now, once; to be sent in this order."""

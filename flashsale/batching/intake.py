@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from flashsale.batching.batch import Delivery, Rejection
+from flashsale.batching.tally import Tally
 
 T = TypeVar("T")
 
@@ -48,8 +49,9 @@ class Intake(Generic[T]):
     saved by that.
     """
 
-    def __init__(self, suspicion: Suspicion | None) -> None:
+    def __init__(self, suspicion: Suspicion | None, tally: Tally) -> None:
         self._suspicion = suspicion
+        self._tally = tally
         self._trusted: deque[tuple[T, Delivery]] = deque()
         self._watched: deque[tuple[T, Delivery]] = deque()
         self._alone: deque[tuple[T, Delivery]] = deque()
@@ -67,6 +69,7 @@ class Intake(Generic[T]):
         if self._suspicion is None or not delivery.redelivered:
             self._trusted.append((item, delivery))
             return None
+        self._tally.redelivered += 1
         deaths = self._suspicion.deaths(delivery.body)
         if deaths >= _FATAL_DEATHS:
             return Rejection(POISON_REASON)

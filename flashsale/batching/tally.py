@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 
 
 @dataclass
@@ -13,10 +14,15 @@ class Tally:
     """
 
     delivered: int = 0
+    #: Those of them that the broker had delivered before, where their deaths are counted.
+    redelivered: int = 0
     #: Acknowledged, or about to be, after their work was durable.
     settled: int = 0
+    #: Those of them that were done before already.
+    repeats: int = 0
     #: Settled after their dead letter was confirmed.
     dead_lettered: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
     #: Given back to the queue, by us or by the loss of a channel.
     returned: int = 0
     #: Delivered and none of the above yet.

@@ -17,6 +17,7 @@ from flashsale.errors import (
     TransientFault,
     UnclassifiedFault,
 )
+from flashsale.metrics import WorkerMetrics
 from flashsale.orders import OrderBook
 from flashsale.purchases import Purchase, Reason
 from tests.support.stores import Store, before_each_statement, open_store, purchases_of
@@ -67,6 +68,32 @@ def test_each_delivery_has_the_verdict_of_its_purchase(
         DONE,
         Rejection(Reason.CONSTRAINT),
         Rejection(Reason.UNKNOWN_SALE),
+    ]
+
+
+def test_a_batch_is_counted_with_what_was_done_before(
+    store: Store, trail: AuditTrail, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG", logger="flashsale.confirmation")
+    metrics = WorkerMetrics()
+    confirmation = Confirmation(
+        OrderBook(store.database), trail, failures_limit=10, metrics=metrics
+    )
+    sale_id = store.add_sale()
+    confirmation.confirm_purchases(batch_of([Purchase(sale_id, "old", "2026-01-01T00:00:00Z")]))
+    batch = batch_of([*purchases_of(sale_id, "old", "new", "new"), Purchase(NO_SALE, "lost")])
+    confirmation.confirm_purchases(batch)
+    confirmation.confirm_purchases(Batch.probe())
+
+    assert batch.repeats == 2
+    assert metrics.batch_events.report()["sum"] == 5
+    assert sum(metrics.batch_seconds.report()["counts"]) == 2
+    assert sum(metrics.event_age_seconds.report()["counts"]) == 1  # the other has no timestamp
+    assert sum(metrics.database_seconds["confirm"].report()["counts"]) == 2
+    assert sum(metrics.database_seconds["probe"].report()["counts"]) == 1
+    assert [(line.events, line.confirmed, line.duplicates) for line in caplog.records] == [
+        (1, 1, 0),
+        (4, 1, 2),
     ]
 
 

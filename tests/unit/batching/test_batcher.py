@@ -318,6 +318,7 @@ def test_a_dead_letter_confirmed_twice_counts_once(bench: Bench) -> None:
     bench.batcher.confirm(letters)
 
     assert bench.tally.dead_lettered == 1
+    assert bench.tally.reasons == {"unreadable": 1}
     assert len(bench.acknowledgements()) == 1
 
 
@@ -391,8 +392,10 @@ def test_a_batch_of_a_lost_channel_touches_nothing_on_the_next(bench: Bench) -> 
     assert tags(old) == tags(new)
 
     old.verdicts = [DONE, DONE, REFUSED, None]
+    old.repeats = 2
     old.failure = Failure.TRANSIENT
     assert bench.batcher.conclude(old) == []
+    assert bench.tally.repeats == 0
     assert bench.acknowledgements() == []
     assert bench.batcher.surrender() == []
     assert bench.tally.stale == 4
@@ -457,10 +460,12 @@ def test_every_delivery_is_counted_after_every_step(bench: Bench) -> None:
     assert counts() == (6, 0, 0, 0, 6)
     batch = bench.hand_out()
     batch.verdicts = [DONE, REFUSED, DONE, None]
+    batch.repeats = 1
     batch.failure = Failure.TRANSIENT
     letters = batcher.conclude(batch)
     bench.acknowledgements()
     assert counts() == (6, 2, 0, 0, 4)
+    assert tally.repeats == 1
     batcher.confirm(letters)
     bench.acknowledgements()
     assert counts() == (6, 2, 1, 0, 3)

@@ -42,7 +42,7 @@ def again(number: int) -> Delivery:
 
 
 def filled(memory: Memory, count: int) -> Intake[int]:
-    intake: Intake[int] = Intake(memory)
+    intake: Intake[int] = Intake(memory, Tally())
     for number in range(1, count + 1):
         assert intake.add(number, again(number)) is None
     return intake
@@ -57,7 +57,7 @@ def take(intake: Intake[int], room: int = 500) -> Sequence[int]:
 
 def test_first_deliveries_are_trusted_and_leave_no_note() -> None:
     memory = Memory()
-    intake: Intake[int] = Intake(memory)
+    intake: Intake[int] = Intake(memory, Tally())
     intake.add(1, Delivery(1, b"first"))
 
     handful = intake.take(500)
@@ -65,6 +65,15 @@ def test_first_deliveries_are_trusted_and_leave_no_note() -> None:
     assert handful is not None
     assert not handful.watched
     assert not memory.counts
+
+
+def test_deliveries_that_come_again_are_counted() -> None:
+    tally = Tally()
+    intake: Intake[int] = Intake(Memory(), tally)
+    for delivery in (Delivery(1, b"first"), again(2), again(3)):
+        intake.add(1, delivery)
+
+    assert tally.redelivered == 2
 
 
 def test_deliveries_that_come_again_run_in_small_batches_that_grow_while_they_survive() -> None:
@@ -126,14 +135,14 @@ def test_after_three_deaths_under_watch_a_delivery_is_poison() -> None:
     for _ in range(3):
         take(filled(memory, 1))
 
-    intake: Intake[int] = Intake(memory)
+    intake: Intake[int] = Intake(memory, Tally())
 
     assert intake.add(1, again(1)) == Rejection(POISON_REASON)
     assert len(intake) == 0
 
 
 def test_without_a_memory_none_is_watched() -> None:
-    intake: Intake[int] = Intake(None)
+    intake: Intake[int] = Intake(None, Tally())
     intake.add(1, again(1))
 
     handful = intake.take(500)
