@@ -8,12 +8,13 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from itertools import islice
 from typing import NamedTuple
 
 import peewee
 
-from flashsale.database import session
+from flashsale.database import array_literal, session
 from flashsale.errors import StoreError
 from flashsale.ids import audit_id, audit_id_without_order
 from flashsale.metrics import WorkerMetrics
@@ -180,7 +181,7 @@ def write_events(database: peewee.Database, events: Sequence[AuditEntry]) -> Non
         if isinstance(database, peewee.SqliteDatabase):
             database.execute_sql(_INSERT_SQLITE, (json.dumps(events),))
         else:
-            columns = [list(column) for column in zip(*events, strict=True)]
+            columns = [array_literal(column) for column in zip(*events, strict=True)]
             database.execute_sql(_INSERT_POSTGRES, columns)
 
 
@@ -188,6 +189,7 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
+@lru_cache(maxsize=16)  # a batch has one
 def _instant(moment: datetime) -> str:
     """As JavaScript writes it, and so as the rows of the API and of the old worker have it."""
     return f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03d}Z"

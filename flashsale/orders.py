@@ -9,7 +9,7 @@ from typing import Any
 
 import peewee
 
-from flashsale.database import session
+from flashsale.database import array_literal, session
 from flashsale.errors import EventFault, SystemFault, TransientFault, UnclassifiedFault
 from flashsale.ids import new_order_ids
 from flashsale.purchases import Purchase, Reason
@@ -134,7 +134,9 @@ class OrderBook:
         sale_ids = [purchases[index].sale_id for index in indexes]
         user_ids = [purchases[index].user_id for index in indexes]
         if self._on_postgres:
-            rows = self._query(_INSERT_POSTGRES, order_ids, sale_ids, user_ids)
+            rows = self._query(
+                _INSERT_POSTGRES, *map(array_literal, (order_ids, sale_ids, user_ids))
+            )
         else:
             events = json.dumps(list(zip(order_ids, sale_ids, user_ids, strict=True)))
             rows = self._query(_INSERT_SQLITE, events)
@@ -161,7 +163,10 @@ class OrderBook:
         sale_ids = [purchases[index].sale_id for index in missing]
         user_ids = [purchases[index].user_id for index in missing]
         if self._on_postgres:
-            return self._query(_WHY_NOT_POSTGRES, missing, sale_ids, user_ids)
+            positions = [str(index) for index in missing]
+            return self._query(
+                _WHY_NOT_POSTGRES, *map(array_literal, (positions, sale_ids, user_ids))
+            )
         events = json.dumps(list(zip(missing, sale_ids, user_ids, strict=True)))
         return self._query(_WHY_NOT_SQLITE, events)
 
