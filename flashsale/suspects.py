@@ -67,7 +67,7 @@ class Suspects:
             self._give_up(error)
 
     def forgive(self) -> None:
-        """End all that this process has begun, and begin no more: it is about to end by itself.
+        """End all that this process has begun, and begin no more: none of it is to blame.
 
         Thread-safe, and never waits for the thread that begins and ends.
         """

@@ -86,9 +86,9 @@ class PurchaseWorker:
             flush=self.trail.flush_quietly,
             reconcile=self._reconciler.run_quietly,
         )
-        self._watchdog = Watchdog(self._symptom, end=self._end)
+        self._watchdog = Watchdog(self._symptom)
         self._backstop = Backstop(
-            settings.shutdown_seconds + _BACKSTOP_GRACE_SECONDS, self._save_trail, end=self._end
+            settings.shutdown_seconds + _BACKSTOP_GRACE_SECONDS, self._save_trail, end=self._abandon
         )
         # In memory nothing is redelivered to a process that comes after this one.
         self._suspects = None if embedded else Suspects(Path(settings.state_folder))
@@ -233,10 +233,11 @@ class PurchaseWorker:
         self._bound_statements(time.monotonic() + _BACKSTOP_GRACE_SECONDS)
         self.trail.flush_quietly()
 
-    def _end(self, code: int) -> None:
-        """End this process at once: what is unacknowledged comes again."""
+    def _abandon(self, code: int) -> None:
+        """End a shutdown that takes too long: what is unacknowledged comes again."""
         if self._suspects is not None:
-            self._suspects.forgive()  # no event of this process is to blame for its end
+            # Nothing shows that an event is to blame, as it may be where the watchdog ends.
+            self._suspects.forgive()
         os._exit(code)
 
 

@@ -1,26 +1,66 @@
-"""Ends the worker process, as the kernel does for lack of memory, when it inserts one event."""
+"""Lets one event be the end of the worker process that inserts it, in the way that it names."""
 
 from __future__ import annotations
 
+import ctypes
 import os
+import resource
 import signal
+import threading
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from flashsale.orders import OrderBook
 from flashsale.purchases import Purchase
 
-#: Stands in the user id of the event that kills.
+#: Stands in the user id of the event that kills, alone or with a way of :data:`WAYS` behind it.
 MARK = "poison"
 
+_ROOM_BYTES = 256 << 20
+_PIECE_BYTES = 16 << 20
+
 _insert = OrderBook._insert
+
+
+def _be_killed() -> None:
+    """As the kernel does for lack of memory."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _crash() -> None:
+    ctypes.string_at(0)
+
+
+def _stand_still() -> None:
+    threading.Event().wait()
+
+
+def _use_up_memory() -> None:
+    """Up to a limit, where Python raises MemoryError."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    most = pages * resource.getpagesize() + _ROOM_BYTES
+    resource.setrlimit(resource.RLIMIT_AS, (most, limits[1]))
+    pieces = []
+    try:
+        while True:
+            pieces.append(bytearray(_PIECE_BYTES))
+    finally:
+        pieces.clear()
+        resource.setrlimit(resource.RLIMIT_AS, limits)
+
+
+WAYS = {"": _be_killed, "-crash": _crash, "-stuck": _stand_still, "-memory": _use_up_memory}
 
 
 def _insert_or_die(
     book: OrderBook, purchases: Sequence[Purchase], indexes: Sequence[int], outcomes: Any
 ) -> None:
-    if any(MARK in purchases[index].user_id for index in indexes):
-        os.kill(os.getpid(), signal.SIGKILL)
+    for index in indexes:
+        _, mark, way = purchases[index].user_id.partition(MARK)
+        if mark:
+            WAYS.get(way, _be_killed)()
     _insert(book, purchases, indexes, outcomes)
 
 
