@@ -7,6 +7,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from operator import attrgetter
 from typing import Any, Never
 
 import pika
@@ -18,6 +19,7 @@ from pika.exceptions import AMQPError
 from flashsale.batching import ChannelLost, Delivery, Letter, Transport
 from flashsale.brokers.connections import answers_within, connect, node_parameters
 from flashsale.brokers.dead_letter_writer import DeadLetterWriter
+from flashsale.brokers.deliveries import Diversion, divert
 from flashsale.brokers.publishing import ConfirmingPublisher
 from flashsale.brokers.topology import (
     ensure_dead_letter_exchange,
@@ -32,6 +34,8 @@ log = logging.getLogger(__name__)
 # How long a node may take to answer one request. The worker's watchdog waits much longer than all
 # the requests of one turn, and a stop has time for one of them.
 _ANSWER_SECONDS = 3.0
+
+_TAG = attrgetter("tag")
 
 
 class PurchaseBroker(Broker):
@@ -152,6 +156,7 @@ class RabbitmqChannel:
         self._connection = connection
         self._queue = queue
         self._consumer_tag: str | None = None
+        self._diversion: Diversion | None = None
         self._cancelled = False
         self._arrived: list[Delivery] = []
         with _losses(self._connection):
@@ -164,14 +169,20 @@ class RabbitmqChannel:
             return
         with _losses(self._connection):
             self._consumer_tag = self._channel.basic_consume(self._queue, self._on_delivery)
+        self._diversion = divert(self._channel, self._consumer_tag, self._arrived.extend)
 
     def stop_consuming(self) -> None:
         if self._consumer_tag is None:
             return
+        if self._diversion is not None:
+            self._diversion.end()
         with _losses(self._connection):
             # pika gives back what it has received and not delivered to us yet.
             self._channel.basic_cancel(self._consumer_tag)
             self._consumer_tag = None
+        tags = [delivery.tag for delivery in self._arrived]
+        self._arrived.clear()
+        self.give_back(tags)
 
     def receive(self, seconds: float, limit: int) -> Sequence[Delivery]:
         with _losses(self._connection, seconds):
@@ -187,7 +198,9 @@ class RabbitmqChannel:
             )
         if not self._channel.is_open:
             raise ChannelLost("RabbitMQ closed the channel")
-        arrived, self._arrived = self._arrived, []
+        # Those that pika has read itself may come after later ones.
+        arrived = sorted(self._arrived, key=_TAG)
+        self._arrived.clear()
         return arrived
 
     def ack(self, tag: int, *, multiple: bool) -> None:

@@ -102,6 +102,42 @@ def test_an_acknowledgement_of_an_unknown_tag_loses_the_channel(channel: Channel
         receive_until_lost(channel)
 
 
+def test_what_came_in_beside_an_acknowledgement_goes_back_when_consuming_stops(
+    medium: Medium, channel: Channel
+) -> None:
+    """Nobody has received it, so nobody else will give it back."""
+    medium.publish([b"0"])
+    (first,) = take(channel, 1)
+    medium.publish([b"1", b"2"])
+
+    def came_in() -> bool:
+        channel._connection.process_data_events(time_limit=PATIENCE)
+        return len(channel._arrived) == 2
+
+    wait_until(came_in, PATIENCE, "two deliveries have come in")
+    channel.stop_consuming()
+
+    other = medium.transport.open()
+    other.start_consuming()
+    assert [delivery.body for delivery in take(other, 2)] == [b"1", b"2"]
+    other.close()
+    channel.ack(first.tag, multiple=True)
+    assert list(channel.receive(0, 1)) == []
+
+
+def test_bodies_that_pika_reads_itself_stay_in_order_with_the_others(
+    medium: Medium, channel: Channel
+) -> None:
+    """Empty ones, and those of more than one frame."""
+    bodies = [b"first", b"", b"x" * 300_000, b"", b"last"]
+    medium.publish(bodies)
+
+    deliveries = take(channel, len(bodies))
+
+    assert [delivery.body for delivery in deliveries] == bodies
+    assert [delivery.tag for delivery in deliveries] == sorted(d.tag for d in deliveries)
+
+
 @pytest.mark.parametrize("ask", ["start_consuming", "stop_consuming", "close"])
 def test_a_node_that_falls_silent_holds_up_no_call(
     rabbitmq_server: PrivateRabbitMQ,

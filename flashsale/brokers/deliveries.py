@@ -1,0 +1,143 @@
+"""Takes whole deliveries straight from the bytes that pika has received.
+
+pika decodes each of a delivery's three frames (method, header, body) into objects, and passes them
+on one by one; that costs more than all else a worker does for an event. Here a delivery is
+recognized by the few bytes that must be there, and only its tag, its body and whether it was
+redelivered are read. Exchange, routing key and properties are skipped unread: nothing may depend
+on what a publisher has put there.
+
+Everything else stays with pika, in its place in the stream: other frames, other channels, bodies
+that are empty or come in several frames, and what has arrived in part.
+
+This is the only room that leans on how pika works inside; setup.cfg bounds the versions.
+"""
+
+from __future__ import annotations
+
+import logging
+import struct
+from collections.abc import Callable
+from typing import Any
+
+import pika
+
+from flashsale.batching import Delivery
+
+log = logging.getLogger(__name__)
+
+# pika asks the socket for so little that a read brings a few deliveries only.
+_READ_BYTES = 64 * 1024
+
+_METHOD, _HEADER, _BODY = b"\x01", b"\x02", b"\x03"
+_BASIC_DELIVER = struct.pack(">HH", 60, 60)
+_BASIC_CONTENT = struct.pack(">HH", 60, 0)
+_FRAME_END = b"\xce"
+_FRAMES_OF_A_DELIVERY = 3
+
+
+class DeliveryScanner:
+    """Finds the whole deliveries of one consumer at the start of received bytes."""
+
+    def __init__(self, channel_number: int, consumer_tag: str) -> None:
+        channel = struct.pack(">H", channel_number)
+        tag = consumer_tag.encode()
+        self._method_start = _METHOD + channel
+        self._deliver = _BASIC_DELIVER + bytes([len(tag)]) + tag
+        # Start, size, what it delivers to whom, delivery tag, flags; names follow.
+        self._method = struct.Struct(f">3sI{len(self._deliver)}sQB").unpack_from
+        # From the end of the frame before: start, size, class, body size; properties follow.
+        self._header_start = _FRAME_END + _HEADER + channel
+        self._header = struct.Struct(">4sI4sQ").unpack_from
+        # From the end of the frame before: start, size; the body follows.
+        self._body_start = _FRAME_END + _BODY + channel
+        self._body = struct.Struct(">4sI").unpack_from
+
+    def scan(self, data: bytes) -> tuple[list[Delivery], int]:
+        """The deliveries that `data` begins with, and how many bytes they take."""
+        method_start, deliver, method = self._method_start, self._deliver, self._method
+        header_start, header = self._header_start, self._header
+        body_start, body = self._body_start, self._body
+        deliveries: list[Delivery] = []
+        position = 0
+        try:
+            while True:
+                start, size, delivers, tag, flags = method(data, position)
+                if start != method_start or delivers != deliver:
+                    break
+                at = position + 7 + size
+                start, size, content, body_size = header(data, at)
+                if start != header_start or content != _BASIC_CONTENT:
+                    break
+                at += 8 + size
+                start, size = body(data, at)
+                if start != body_start or size != body_size:
+                    break
+                begin = at + 8
+                end = begin + size
+                if data[end] != _FRAME_END[0]:
+                    break
+                deliveries.append(Delivery(tag, data[begin:end], flags & 1 == 1))
+                position = end + 1
+        except (struct.error, IndexError):
+            pass  # the rest has not arrived yet
+        return deliveries, position
+
+
+class Diversion:
+    """While it is on, whole deliveries of one consumer come to `take`, and never to pika.
+
+    `take` is called on the connection's thread, in the order of the stream. What pika still has
+    to read itself reaches the consumer's own callback, perhaps later than what follows it: sort
+    by tag.
+    """
+
+    def __init__(
+        self, channel: Any, consumer_tag: str, take: Callable[[list[Delivery]], None]
+    ) -> None:
+        self._below = channel.connection._impl
+        self._scan = DeliveryScanner(channel.channel_number, consumer_tag).scan
+        self._take = take
+        self._request_return = channel.connection._request_channel_dispatch
+        self._no_channel = -channel.channel_number
+        self._read_frame = self._below._read_frame
+        self._below._read_frame = self._take_deliveries
+        self._below._transport._MAX_RECV_BYTES = _READ_BYTES
+
+    def end(self) -> None:
+        """Leave what comes from now on to pika."""
+        self._below._read_frame = self._read_frame
+
+    def _take_deliveries(self) -> Any:
+        """What pika calls, after each read and each frame, for the next frame in its buffer."""
+        below = self._below
+        deliveries, length = self._scan(below._frame_buffer)
+        if deliveries:
+            below._trim_frame_buffer(length)  # counts the bytes, too: a heartbeat's check reads it
+            below.frames_received += _FRAMES_OF_A_DELIVERY * len(deliveries)
+            self._take(deliveries)
+            # A negative number ends pika's wait for events, which would not notice these.
+            self._request_return(self._no_channel)
+        return self._read_frame()
+
+
+def divert(
+    channel: Any, consumer_tag: str, take: Callable[[list[Delivery]], None]
+) -> Diversion | None:
+    """Let deliveries of a BlockingChannel's consumer come to `take`; see :class:`Diversion`.
+
+    None, and a log line, where pika is not as it is known here: all of them reach the consumer's
+    own callback then, at pika's own pace.
+    """
+    connection = channel.connection
+    below = getattr(connection, "_impl", None)
+    if (
+        hasattr(connection, "_request_channel_dispatch")
+        and hasattr(below, "_read_frame")
+        and hasattr(below, "_trim_frame_buffer")
+        and hasattr(below, "_transport")
+        and hasattr(below, "frames_received")
+        and isinstance(getattr(below, "_frame_buffer", None), bytes)
+    ):
+        return Diversion(channel, consumer_tag, take)
+    log.warning("broker.deliveries_not_diverted", extra={"pika": pika.__version__})
+    return None
