@@ -10,7 +10,7 @@ EMPTY :=
 export PATH := $(subst $(EMPTY) $(EMPTY),:,$(PATH) $(PYTHONS))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast torture lint servers install clean
+.PHONY: help demo test test-fast torture bench bench-full lint servers install clean
 
 help:  ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -42,8 +42,18 @@ torture: install  ## Break everything around the worker for ten minutes, and cou
 	@tools/install-servers.sh
 	$(BIN)/python -m tests.torture --minutes $(MINUTES)
 
+bench: install  ## Measure flashsale against its peers and against C, in five minutes
+	@tools/install-servers.sh
+	@tools/install-c-libraries.sh || true  # then all but the program in C are measured
+	$(BIN)/python -m benchmarks --seconds 4 --output build/benchmarks/drain.json
+
+bench-full: install  ## Measure everything that docs/performance.md tells; takes hours
+	@tools/install-servers.sh
+	@tools/install-c-libraries.sh || true  # then all but the program in C are measured
+	$(BIN)/python -m benchmarks --rounds 5
+
 lint: install  ## Run ruff, mypy and import-linter
 	$(BIN)/tox run -e lint,types,imports
 
 clean:  ## Remove what make has made
-	rm -rf $(VENV) .tox build dist *.egg-info
+	rm -rf $(VENV) .tox build dist *.egg-info benchmarks/.venvs

@@ -33,7 +33,10 @@ def prepare(contestant: Contestant) -> None:
 
 
 def _run(*command: str) -> None:
-    answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError as missing:
+        raise NotInstallable(str(missing)) from None
     if answer.returncode:
         last_lines = answer.stderr.strip().splitlines()[-5:]
         raise NotInstallable("\n".join([" ".join(command), *last_lines]))

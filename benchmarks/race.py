@@ -10,7 +10,7 @@ from tests.support.shop import Shop
 from tests.support.workers import RunningWorker
 
 from .contestants import Contestant
-from .stage import Stage, buyers, publish, settle
+from .stage import Stage, publish, settle
 from .usage import UsageSampler
 
 _POLL_SECONDS = 0.2
@@ -81,7 +81,7 @@ def run(
         Refused: it ended early, stood still, did not stop, or left wrong tables.
     """
     shop = stage.fresh_shop()
-    publish(shop, contestant, buyers(events))
+    publish(shop, contestant, events)
     shop.query("CHECKPOINT")  # what publishing and the run before have left is not this one's
     settings = {**shop.environment(), **contestant.environment, **(environment or {})}
     settings["PYTHONPATH"] = str(contestant.folder)
@@ -98,9 +98,9 @@ def run(
         contestant=contestant.name,
         events=events,
         processes=processes,
-        orders_per_second=counted / (finish - start),
+        orders_per_second=round(counted / (finish - start), 1),
         whole_seconds=whole,
-        cpu_microseconds={name: seconds / counted * 1e6 for name, seconds in cpu.items()},
+        cpu_microseconds={name: round(each / counted * 1e6, 2) for name, each in cpu.items()},
         peak_process_bytes=usage.peak_process_bytes,
         peak_total_bytes=usage.peak_total_bytes,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
@@ -12,17 +12,18 @@ from tests.support.rabbitmq import PrivateRabbitMQ
 from tests.support.shop import Shop
 
 from .contestants import Contestant
+from .scenarios.load import USER_SQL, publish_backlog, purchases
 
 _DATABASE, _TEMPLATE = "flashsale", "empty_shop"
 _QUEUE, _DEAD_LETTERS = "purchase", "purchase.XQ"
 
-_COUNTS = """
+_COUNTS = f"""
 SELECT (SELECT count(*) FROM orders WHERE status = 'CONFIRMED'),
        (SELECT count(*) FROM order_audit_trail),
        (SELECT count(DISTINCT orders.id) FROM order_audit_trail AS audit
         JOIN orders ON orders.id::text = metadata->>'orderId'
                    AND orders.sale_id = audit.sale_id AND orders.user_id = audit.user_id
-        JOIN generate_series(1, %s) AS buyer ON orders.user_id = 'buyer-' || buyer
+        JOIN generate_series(0, %s - 1) AS n ON orders.user_id = {USER_SQL}
         WHERE event_type = 'CONFIRMED' AND metadata ? 'processedAt' AND orders.sale_id = %s)
 """
 
@@ -111,21 +112,20 @@ class Stage:
         return Shop(self.postgres.url(database), self.rabbitmq.url(), _QUEUE, _DEAD_LETTERS)
 
 
-def buyers(count: int) -> Iterator[str]:
-    """The distinct shoppers of a backlog of `count` events."""
-    return (f"buyer-{number}" for number in range(1, count + 1))
-
-
-def publish(shop: Shop, contestant: Contestant, users: Iterable[str]) -> None:
-    """Publish a purchase of each user, as the contestant's messages; returns when confirmed."""
+def publish(shop: Shop, contestant: Contestant, events: int) -> None:
+    """Publish so many purchases as the contestant's messages; returns when all are confirmed."""
     envelope = contestant.envelope()
+    if envelope is None:
+        publish_backlog(shop.broker_url, shop.purchase_queue, shop.sale_id, events)
+        return
     with ConfirmingPublisher([shop.broker_url], "flashsale benchmark") as publisher:
         publisher.publish(
-            Outgoing(shop.purchase_queue, *envelope(shop.event(user))) for user in users
+            Outgoing(shop.purchase_queue, *envelope(body))
+            for body in purchases(shop.sale_id, 0, events)
         )
 
 
 def settle(shop: Shop, events: int) -> Result:
-    """Count what `events` distinct buyers led to; no worker may be running."""
+    """Count what these purchases led to; no worker may be running."""
     ((orders, audit_rows, complete),) = shop.query(_COUNTS, events, shop.sale_id)
     return Result(orders, audit_rows, complete, shop.ready(shop.purchase_queue))

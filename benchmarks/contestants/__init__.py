@@ -64,10 +64,15 @@ class Contestant:
         program, *arguments = self.command
         return [str(self.bin / program), *(a.format(processes=processes) for a in arguments)]
 
-    def envelope(self) -> Envelope:
-        """What makes a message of an event's body; the body as it is, where it has no other."""
+    def requirements(self) -> list[str]:
+        """Its pinned dependencies; none where it runs in the project's environment."""
+        path = self.folder / "requirements.txt"
+        return path.read_text().split() if path.exists() else []
+
+    def envelope(self) -> Envelope | None:
+        """What makes a message of an event's body; None where the body is the message."""
         path = self.folder / "envelope.py"
-        return runpy.run_path(str(path))["envelope"] if path.exists() else _bare
+        return runpy.run_path(str(path))["envelope"] if path.exists() else None
 
 
 def load_contestants() -> dict[str, Contestant]:
@@ -81,7 +86,3 @@ def _read(path: Path) -> Contestant:
         return Contestant(name=path.parent.name, **tomllib.loads(path.read_text()))
     except (TypeError, tomllib.TOMLDecodeError) as problem:
         raise ValueError(f"{path}: {problem}") from None
-
-
-def _bare(body: bytes) -> tuple[bytes, None]:
-    return body, None

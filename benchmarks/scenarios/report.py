@@ -14,7 +14,9 @@ from rich.table import Table
 
 from benchmarks.machine import machine, versions
 from benchmarks.scenarios.scene import Scene
+from benchmarks.stage import Stage
 
+_FILE_WIDTH = 200  # no table is as wide: into a file or a pipe none is folded
 _FOLDER = Path(__file__).parents[2] / "docs" / "benchmarks"
 
 
@@ -29,7 +31,7 @@ def output_option(name: str) -> Any:
     )
 
 
-def write(output: Path, scene: Scene, options: Mapping[str, Any], **results: Any) -> None:
+def write(output: Path, scene: Scene | Stage, options: Mapping[str, Any], **results: Any) -> None:
     """Write results to `output`, with the machine, the versions and the time."""
     document = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -50,4 +52,7 @@ def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -
         table.add_column(column, justify="right")
     for row in rows:
         table.add_row(*map(str, row))
-    Console().print(table)
+    console = Console()
+    if not console.is_terminal:
+        console.width = _FILE_WIDTH
+    console.print(table)
