@@ -27,6 +27,6 @@ except SettingsError as error:
     sys.exit(_EXIT_USAGE)
 
 # Middleware added first is the last to hear of a shutdown's end: it logs to the very last line.
-worker.broker.middleware.insert(0, ProcessLifecycle(settings))
+worker.broker.middleware.insert(0, ProcessLifecycle(settings, worker.report))
 dramatiq.set_broker(worker.broker)
 confirm_purchases = worker.actor

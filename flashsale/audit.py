@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
@@ -110,6 +111,8 @@ class AuditTrail:
         self.written = 0
         #: Events that found the queue at its limit.
         self.dropped = 0
+        #: When a flush last wrote, failed, or found nothing to do, by ``time.monotonic()``.
+        self.moved_at = time.monotonic()
 
     def __len__(self) -> int:
         """Events that wait for a flush."""
@@ -154,6 +157,7 @@ class AuditTrail:
                     self._is_dropping = False
                 written += len(events)
                 self.written += len(events)
+                self.moved_at = time.monotonic()
         return written
 
     def flush_quietly(self) -> int:
@@ -161,10 +165,12 @@ class AuditTrail:
         try:
             written = self.flush()
         except StoreError as error:
+            self.moved_at = time.monotonic()
             if not self._is_failing:
                 self._is_failing = True
                 log.warning("audit.flush_failed", extra={"cause": str(error)})
             return 0
+        self.moved_at = time.monotonic()
         if written and self._is_failing:
             self._is_failing = False
             log.info("audit.flush_resumed", extra={"rows": written})

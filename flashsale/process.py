@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 import os
 import signal
 import sys
@@ -15,6 +16,8 @@ from dramatiq.broker import Broker
 from dramatiq.middleware import Middleware
 
 from flashsale.logs import LogQueue, handler
+from flashsale.reporting import Reporter
+from flashsale.reports import Report
 from flashsale.settings import Settings
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -23,21 +26,60 @@ _SAME_REQUEST_SECONDS = 1.0
 
 
 class ProcessLifecycle(Middleware):
-    """Sees to the process itself: it never blocks on a log line, and ends as its master does."""
+    """Sees to the process itself: it never blocks on a log line, and ends as its master does.
 
-    def __init__(self, settings: Settings) -> None:
-        # Dramatiq replaces sys.stderr by a pipe to its master; descriptor 2 is still the terminal.
-        target = handler(sys.stderr, settings.log_format, on_terminal=os.isatty(2))
+    It has `report` written down each second, and the exporter started, once for all processes.
+    """
+
+    def __init__(self, settings: Settings, report: Callable[[], Report]) -> None:
+        self._has_exporter = bool(settings.metrics_port)
+        self._report = report
+        self._reporter = Reporter(settings.state_folder, self._whole_report)
         self._level = settings.log_level
-        self._queue = LogQueue(target)
+        self._queue = _log_queue(settings)
+
+    @property
+    def forks(self) -> list[Callable[[], int]]:
+        """What Dramatiq's master is to run in a process of its own."""
+        return [export] if self._has_exporter else []
 
     def after_process_boot(self, broker: Broker) -> None:  # noqa: ARG002
         self._queue.start(self._level)
         take_repeated_signals_once()
         stop_with_parent()
 
+    def after_worker_boot(self, broker: Broker, worker: dramatiq.Worker) -> None:  # noqa: ARG002
+        self._reporter.start()
+
     def after_worker_shutdown(self, broker: Broker, worker: dramatiq.Worker) -> None:  # noqa: ARG002
+        self._reporter.stop()
         self._queue.stop()
+
+    def _whole_report(self) -> Report:
+        report = self._report()
+        counts = {**report.counts, "log_lines_dropped": self._queue.dropped}
+        return dataclasses.replace(report, counts=counts)
+
+
+def export() -> int:
+    """The exporter's process, which Dramatiq's master starts beside those that work."""
+    # Here, since the processes that work have no use for its libraries.
+    from flashsale.exporter.process import Exporter  # noqa: PLC0415
+
+    settings = Settings.from_env()
+    queue = _log_queue(settings)
+    queue.start(settings.log_level)
+    stop_with_parent()
+    try:
+        Exporter(settings).run()
+    finally:
+        queue.stop()
+    return 0
+
+
+def _log_queue(settings: Settings) -> LogQueue:
+    # Dramatiq replaces sys.stderr by a pipe to its master; descriptor 2 is still the terminal.
+    return LogQueue(handler(sys.stderr, settings.log_format, on_terminal=os.isatty(2)))
 
 
 def take_repeated_signals_once() -> None:

@@ -114,7 +114,13 @@ class Settings:
     )
     state_folder: str = _setting(
         str(Path(tempfile.gettempdir(), f"flashsale-{os.getuid()}")),
-        "where events that may have killed a process are noted",
+        "where processes note how they are, and events that may have killed one",
+    )
+    metrics_host: str = _setting(
+        "127.0.0.1", "address that metrics and probes are served on; 0.0.0.0 for all"
+    )
+    metrics_port: int = _setting(
+        9890, "its port, for all processes of a worker; 0 serves nothing", low=0, high=65_535
     )
     log_format: LogFormat = _setting(  # noqa: RUF009
         "auto", "console, json, or auto: console on a terminal", choices=get_args(LogFormat)

@@ -11,10 +11,11 @@ import hashlib
 import logging
 import os
 import re
-import stat
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+
+from flashsale.private_folders import make_private
 
 log = logging.getLogger(__name__)
 
@@ -88,8 +89,7 @@ class Suspects:
             self._usable = True
             try:
                 for folder in (self._parent, self._folder):
-                    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-                    _refuse_unless_private(folder)
+                    make_private(folder)
                 self._forget_old()
             except OSError as error:
                 self._give_up(error)
@@ -110,16 +110,6 @@ class Suspects:
             extra={"folder": str(self._folder), "cause": error.strerror or str(error)},
         )
         self.forgive()  # what cannot be ended later must not count
-
-
-def _refuse_unless_private(folder: Path) -> None:
-    status = folder.lstat()
-    if not stat.S_ISDIR(status.st_mode):
-        raise PermissionError("the folder is a link; name the folder itself")
-    if status.st_uid != os.geteuid():
-        raise PermissionError("the folder belongs to somebody else; name one of the worker's own")
-    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise PermissionError("others may write to the folder; take that right from them")
 
 
 def _append_byte(path: Path) -> None:

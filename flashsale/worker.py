@@ -16,7 +16,15 @@ from dramatiq.broker import Broker
 from dramatiq.middleware import Middleware
 
 from flashsale.audit import AuditTrail
-from flashsale.batching import BatchingConsumer, Breaker, HeldRetries, Limits, Tally, Transport
+from flashsale.batching import (
+    BatchingConsumer,
+    Breaker,
+    BreakerState,
+    HeldRetries,
+    Limits,
+    Tally,
+    Transport,
+)
 from flashsale.brokers.embedded import EmbeddedBroker
 from flashsale.brokers.rabbitmq import PurchaseBroker
 from flashsale.confirmation import Confirmation, failure_of, read_purchase
@@ -28,9 +36,12 @@ from flashsale.database import (
     open_database,
 )
 from flashsale.errors import StoreError
+from flashsale.metrics import WorkerMetrics
 from flashsale.orders import OrderBook
 from flashsale.purchases import Purchase
 from flashsale.reconcile import Reconciler
+from flashsale.reporting import counts_of, histograms_of, resources, tally_now
+from flashsale.reports import Report, State
 from flashsale.schedule import SizeTrigger, add_interval_jobs
 from flashsale.settings import Settings
 from flashsale.suspects import Suspects
@@ -71,14 +82,16 @@ class PurchaseWorker:
         self.database = open_database(
             settings.database, statement_timeout_seconds=settings.statement_timeout_seconds
         )
+        self.metrics = WorkerMetrics()
         self.trail = AuditTrail(
             self.database,
+            metrics=self.metrics,
             batch_size=settings.audit_batch_size,
             limit=settings.audit_queue_limit,
         )
         self.tally = Tally()
         self._flusher = SizeTrigger(self.trail)
-        self._reconciler = Reconciler(self.database)
+        self._reconciler = Reconciler(self.database, self.metrics)
         self._scheduler = BackgroundScheduler()
         add_interval_jobs(
             self._scheduler,
@@ -106,11 +119,14 @@ class PurchaseWorker:
             self.broker = PurchaseBroker(
                 settings, new_consumer=self._new_consumer, middleware=middleware
             )
-        confirmation = Confirmation(
-            OrderBook(self.database), self.trail, failures_limit=settings.audit_queue_limit // 10
+        self._confirmation = Confirmation(
+            OrderBook(self.database),
+            self.trail,
+            failures_limit=settings.audit_queue_limit // 10,
+            metrics=self.metrics,
         )
         self.actor = dramatiq.Actor(
-            confirmation.confirm_purchases,
+            self._confirmation.confirm_purchases,
             broker=self.broker,
             actor_name=ACTOR_NAME,
             queue_name=settings.purchase_queue,
@@ -176,6 +192,36 @@ class PurchaseWorker:
         if not self.tally.is_conserved:
             log.error("worker.not_conserved", extra={"tally": str(self.tally)})
 
+    def report(self) -> Report:
+        """How this process is and what it has counted. Thread-safe."""
+        tally = tally_now(self.tally)
+        consumer = self._consumers[-1] if self._consumers else None
+        counts = counts_of(tally) | resources()
+        counts |= {
+            "audit_queue": len(self.trail),
+            "audit_written": self.trail.written,
+            "audit_dropped": self.trail.dropped,
+            "audit_reconciled": self._reconciler.written,
+            "last_commit_at": self._confirmation.last_commit_at,
+        }
+        return Report(
+            pid=os.getpid(),
+            at=time.monotonic(),
+            state=self._state(),
+            symptom=self._symptom() if self._drained_at is None else None,
+            is_consuming=consumer is not None and consumer.is_consuming,
+            breaker=(consumer.breaker_state if consumer else BreakerState.OPEN).value,
+            counts=counts,
+            reasons=tally.reasons,
+            faults=[(*labels, count) for labels, count in self.metrics.faults.copy().items()],
+            histograms=histograms_of(self.metrics),
+        )
+
+    def _state(self) -> State:
+        if self._stopped:
+            return "stopped"
+        return "running" if self._drained_at is None else "draining"
+
     def _stop_scheduler(self) -> None:
         if self._scheduler.running:
             self._scheduler.shutdown(wait=False)
@@ -223,6 +269,9 @@ class PurchaseWorker:
         limit = _stuck_seconds(self.settings)
         if self._consumers and self._consumers[-1].stuck_seconds() > limit:
             return f"nothing has moved for {limit:g} s"
+        limit += self.settings.audit_interval_seconds
+        if self._host is not None and time.monotonic() - self.trail.moved_at > limit:
+            return f"the audit trail has not been flushed for {limit:g} s"
         return None
 
     def _bound_statements(self, until: float) -> None:

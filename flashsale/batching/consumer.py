@@ -103,6 +103,16 @@ class BatchingConsumer(Consumer, Generic[T]):
         now = self._clock()
         return max(now - self._moved_at, now - (self._batcher.waiting_since or now))
 
+    @property
+    def is_consuming(self) -> bool:
+        """Whether the queue's messages come to it now. Thread-safe."""
+        return self._consuming
+
+    @property
+    def breaker_state(self) -> BreakerState:
+        """Whether its work can succeed at present. Thread-safe."""
+        return self._breaker.state
+
     def __next__(self) -> MessageProxy | None:
         self._moved_at = self._clock()
         try:

@@ -26,6 +26,7 @@ COMMANDS = {
     "migrate": _Entry("flashsale.cli.migrate", "Create the tables, or adopt the API's own."),
     "topology": _Entry("flashsale.cli.topology", "Create the queues, where a worker may not."),
     "publish": _Entry("flashsale.cli.publish", "Publish purchase events, all confirmed."),
+    "health": _Entry("flashsale.cli.health", "Say whether the workers here live, and are ready."),
     "demo": _Entry("flashsale.cli.demo", "Play a whole sale through, with nothing installed."),
 }
 

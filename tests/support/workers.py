@@ -23,7 +23,8 @@ _END_SECONDS = 15
 class RunningWorker:
     """``dramatiq flashsale.actors``, gone with the ``with`` block or the process.
 
-    `env` is all of the environment that the worker reads; nothing of the caller's own gets in.
+    `env` is all of the environment that the worker reads; nothing of the caller's own gets in. It
+    has no exporter unless `env` gives it a port.
     `command` is what is started in its place, if anything.
     """
 
@@ -36,7 +37,12 @@ class RunningWorker:
             folder=self.folder,
             log=self.folder / "worker.log",
             ending=signal.SIGTERM,
-            env={"PATH": os.environ.get("PATH", os.defpath), "LANG": "C.UTF-8", **env},
+            env={
+                "PATH": os.environ.get("PATH", os.defpath),
+                "LANG": "C.UTF-8",
+                "FLASHSALE_METRICS_PORT": "0",
+                **env,
+            },
         )
 
     def __enter__(self) -> Self:
