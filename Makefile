@@ -9,8 +9,12 @@ PYTHONS := $(wildcard $(addsuffix /../versions/3.1[1-9]*/bin,$(SHIMS)))
 EMPTY :=
 export PATH := $(subst $(EMPTY) $(EMPTY),:,$(PATH) $(PYTHONS))
 
+# The same lock for every Python that flashsale runs on, and for every index.
+LOCK := $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --custom-compile-command 'make lock'
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast torture bench bench-full lint servers install clean
+.PHONY: help demo test test-fast torture bench bench-full lint lock servers install clean
 
 help:  ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -52,8 +56,15 @@ bench-full: install  ## Measure everything that docs/performance.md tells; takes
 	@tools/install-c-libraries.sh || true  # then all but the program in C are measured
 	$(BIN)/python -m benchmarks --rounds 5
 
-lint: install  ## Run ruff, mypy and import-linter
-	$(BIN)/tox run -e lint,types,imports
+lint: install  ## Run ruff, mypy, import-linter and bandit
+	$(BIN)/tox run -e lint,types,imports,bandit
+
+lock: install  ## Renew requirements/: the newest versions that setup.cfg allows, with hashes
+	$(BIN)/python -m pip install --quiet 'uv>=0.9'
+	$(LOCK) setup.cfg --output-file requirements/worker.txt
+	$(LOCK) setup.cfg --extra test --constraint requirements/worker.txt --output-file requirements/test.txt
+	$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"])' \
+		| $(LOCK) - --output-file requirements/build.txt
 
 clean:  ## Remove what make has made
 	rm -rf $(VENV) .tox build dist *.egg-info benchmarks/.venvs
