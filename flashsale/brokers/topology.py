@@ -6,7 +6,7 @@ same queue. Nothing here changes or deletes anything that exists.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, NamedTuple
 
@@ -123,6 +123,33 @@ def require_topology(
         refusal = _declaration_refusal(connection, queue, passive=True)
         if refusal is not None:
             raise BrokerMisconfigured(_unusable(queue, refusal))
+
+
+class Depth(NamedTuple):
+    """A queue as seen from outside; messages that a consumer holds are not among its ready ones."""
+
+    ready: int
+    consumers: int
+
+
+def depths(connection: pika.BlockingConnection, queues: Sequence[str]) -> list[Depth]:
+    """How many messages and consumers each queue has, without touching them.
+
+    Raises:
+        BrokerMisconfigured: naming the queue that is missing or not to be used.
+        BrokerUnavailable: the connection was lost.
+    """
+    found = []
+    for queue in queues:
+        with _connection_errors():
+            channel = connection.channel()
+            try:
+                answer = channel.queue_declare(queue, passive=True).method
+            except ChannelClosedByBroker as refusal:
+                raise BrokerMisconfigured(_unusable(queue, refusal)) from refusal
+            found.append(Depth(answer.message_count, answer.consumer_count))
+            channel.close()
+    return found
 
 
 def _declare(

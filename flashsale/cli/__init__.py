@@ -27,6 +27,8 @@ COMMANDS = {
     "topology": _Entry("flashsale.cli.topology", "Create the queues, where a worker may not."),
     "publish": _Entry("flashsale.cli.publish", "Publish purchase events, all confirmed."),
     "health": _Entry("flashsale.cli.health", "Say whether the workers here live, and are ready."),
+    "verify": _Entry("flashsale.cli.verify", "Search the tables for anything that must not be."),
+    "audit": _Entry("flashsale.cli.audit", "Complete the audit trail now."),
     "demo": _Entry("flashsale.cli.demo", "Play a whole sale through, with nothing installed."),
 }
 

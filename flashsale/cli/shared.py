@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -10,6 +11,8 @@ from rich.console import Console
 from rich.progress import Progress
 
 from flashsale.urls import DatabaseAddress, parse_database_url
+
+_SALE_ID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
 class DatabaseUrl(click.ParamType):  # type: ignore[type-arg]  # generic in recent versions only
@@ -24,6 +27,17 @@ class DatabaseUrl(click.ParamType):  # type: ignore[type-arg]  # generic in rece
             return parse_database_url(value)
         except ValueError as problem:  # its text holds no part of the URL, unlike click's own
             self.fail(str(problem), param, ctx)
+
+
+class SaleId(click.ParamType):  # type: ignore[type-arg]
+    """An option's value that is a sale's id; gives the command its usual spelling."""
+
+    name = "UUID"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if not _SALE_ID.fullmatch(value):
+            self.fail(f"{value!r} is not a sale's id: 8-4-4-4-12 hexadecimal digits", param, ctx)
+        return value.lower()
 
 
 @contextmanager
