@@ -1,8 +1,8 @@
 """Log lines: an event's name and its fields, readable on a terminal and JSON elsewhere.
 
 Modules log with the standard library: ``log.warning("work.suspended", extra={"cause": …})``.
-structlog only renders. In the worker, lines pass through a bounded queue, so that a reader that
-stalls costs log lines, and never orders.
+structlog only renders; a line that asks for something is given its next step. In the worker, lines
+pass through a bounded queue, so that a reader that stalls costs log lines, and never orders.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ import logging.handlers
 import queue
 import sys
 import threading
-from typing import TextIO
+from typing import Any, TextIO
 
 import structlog
 
+from flashsale.hints import HINTS
 from flashsale.settings import LogFormat
 
 _WAITING_LINES = 10_000
@@ -29,6 +30,7 @@ def handler(stream: TextIO, log_format: LogFormat, *, on_terminal: bool) -> logg
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.stdlib.ExtraAdder(),
+        _add_hint,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     rendering: list[structlog.types.Processor]
@@ -45,6 +47,13 @@ def handler(stream: TextIO, log_format: LogFormat, *, on_terminal: bool) -> logg
     made = logging.StreamHandler(stream)
     made.setFormatter(formatter)
     return made
+
+
+def _add_hint(
+    _logger: Any, _method: str, line: structlog.types.EventDict
+) -> structlog.types.EventDict:
+    hint = HINTS.get(line["event"])
+    return line if hint is None else {**line, "hint": hint}
 
 
 class LogQueue:

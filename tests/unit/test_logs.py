@@ -15,6 +15,7 @@ from typing import TextIO
 import pytest
 
 import flashsale.logs
+from flashsale.hints import HINTS
 from flashsale.logs import LogQueue, handler, quieten_libraries
 from flashsale.settings import LogFormat
 
@@ -72,6 +73,7 @@ def test_a_line_is_json_off_a_terminal() -> None:
         "logger": "flashsale.somewhere",
         "cause": "a\nb",
         "count": 3,
+        "hint": HINTS["work.suspended"],
     }
 
 
