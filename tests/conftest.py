@@ -57,7 +57,7 @@ def postgres_server() -> Iterator[PrivatePostgres]:
     try:
         server = PrivatePostgres()
     except ServerNotInstalled as missing:
-        _skip_or_fail(missing)
+        skip_or_fail(missing)
     with server:
         yield server
 
@@ -67,7 +67,7 @@ def rabbitmq_server() -> Iterator[PrivateRabbitMQ]:
     try:
         server = PrivateRabbitMQ()
     except ServerNotInstalled as missing:
-        _skip_or_fail(missing)
+        skip_or_fail(missing)
     with server:
         yield server
 
@@ -123,7 +123,7 @@ def _database(server: PrivatePostgres, template: str | None) -> Iterator[str]:
     server.drop_database(name)
 
 
-def _skip_or_fail(missing: ServerNotInstalled) -> None:
+def skip_or_fail(missing: ServerNotInstalled) -> None:
     """In CI a missing server is a mistake of the set-up, and no test may vanish for it."""
     if os.environ.get("CI") == "true":
         pytest.fail(str(missing))

@@ -1,5 +1,6 @@
 #!/bin/sh
-# Install PostgreSQL and RabbitMQ for the tests, which start private servers from them.
+# Install PostgreSQL and RabbitMQ for the tests, which start private servers from them, and
+# Prometheus for its promtool, which checks the alert rules.
 # Nothing is started or enabled; what is already installed is left alone.
 set -eu
 
@@ -13,6 +14,7 @@ fi
 if ! command -v rabbitmq-server >/dev/null 2>&1 && [ ! -x /usr/lib/rabbitmq/bin/rabbitmq-server ]; then
     missing="${missing:+$missing }rabbitmq-server"
 fi
+command -v promtool >/dev/null 2>&1 || missing="${missing:+$missing }prometheus"
 [ -n "$missing" ] || exit 0
 
 if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null 2>&1; then

@@ -20,7 +20,7 @@ class ServerNotInstalled(Exception):
     def __init__(self, program: str) -> None:
         super().__init__(
             f"{program} is not installed:"
-            " run `apt-get install postgresql rabbitmq-server` or `make servers`"
+            " run `apt-get install postgresql rabbitmq-server prometheus` or `make servers`"
         )
 
 
