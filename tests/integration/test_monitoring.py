@@ -140,9 +140,7 @@ def test_each_alert_has_its_story() -> None:
     rules = (PROMETHEUS / "rules.yml").read_text(encoding="utf-8")
     stories = (PROMETHEUS / "rules.test.yml").read_text(encoding="utf-8")
 
-    assert set(re.findall(r"alert: (\w+)", rules)) == set(
-        re.findall(r'alertname="(\w+)"', stories)
-    )
+    assert set(re.findall(r"alert: (\w+)", rules)) == set(re.findall(r'alertname="(\w+)"', stories))
 
 
 def test_the_scrape_configuration_is_valid(promtool: str) -> None:
