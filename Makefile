@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 MINUTES := 10
+INPUTS := 1000000
 BIN := $(VENV)/bin
 # pyenv keeps the other Pythons beside its shims, where tox would not find them.
 SHIMS := $(filter %/shims,$(subst :, ,$(PATH)))
@@ -14,7 +15,7 @@ LOCK := $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.1
 	--no-emit-index-url --custom-compile-command 'make lock'
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast torture bench bench-full lint lock servers install clean
+.PHONY: help demo test test-fast torture fuzz bench bench-full lint lock servers install clean
 
 help:  ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -55,6 +56,10 @@ bench-full: install  ## Measure everything that docs/performance.md tells; takes
 	@tools/install-servers.sh
 	@tools/install-c-libraries.sh || true  # then all but the program in C are measured
 	$(BIN)/python -m benchmarks --rounds 5
+
+fuzz: install  ## Read a million hostile events, and count
+	@$(BIN)/python -m pip install --quiet --editable '.[fuzz]'
+	$(BIN)/python -m tests.fuzz --inputs $(INPUTS)
 
 lint: install  ## Run ruff, mypy, import-linter and bandit
 	$(BIN)/tox run -e lint,types,imports,bandit
