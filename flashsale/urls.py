@@ -81,6 +81,8 @@ def parse_database_url(url: str) -> DatabaseAddress:
         raise ValueError("must start with postgresql:// or sqlite:///")
     if _cut_short(parts):
         raise ValueError(_ESCAPE_THESE)
+    if "\0" in unquote(url):
+        raise ValueError("holds a NUL (%00), which libpq takes for the end of a text")
     name = unquote(path.removeprefix("/"))
     if not name:
         raise ValueError("names no database: postgresql://user:password@host:5432/flashsale")

@@ -119,6 +119,10 @@ class RunningWorker:
         assert found is not None
         return found
 
+    def wait_for_text(self, text: str, timeout: float) -> None:
+        """Return when the log holds `text`, in whatever format it is."""
+        wait_until(lambda: text in self.log(), timeout, f"the worker's log holds {text}")
+
     def close(self) -> None:
         """End what still runs, and remove the folder with the log."""
         self.kill()

@@ -45,7 +45,7 @@ def main() -> int:
         for scenario, round_seed in _plan(able, seed, options.rounds, options.minutes):
             report = run_round(stage, scenario, round_seed)
             reports.append(report)
-            _say(report, verbose=options.verbose)
+            say(report, verbose=options.verbose)
     _print_table(chosen, reports)
     if options.json:
         Path(options.json).write_text(json.dumps([_as_json(r) for r in reports], indent=1) + "\n")
@@ -82,7 +82,7 @@ def _plan(
         number += 1
 
 
-def _say(report: Report, *, verbose: bool) -> None:
+def say(report: Report, *, verbose: bool) -> None:
     """One line for a round, and for a failing one how to repeat it."""
     scenario, verdict = report.scenario, report.verdict
     outcome = "ok" if not report.problems else "known" if scenario.known_failing else "FAILED"

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 from flashsale.database import close_database, open_database
 from flashsale.reconcile import Reconciler
 from flashsale.urls import parse_database_url
-from tests.torture.events import CANARY_USER
+from tests.torture.canaries import search_output, search_titles
 from tests.torture.history import AuditRow, DeadLetter, Found, Key, judge
-from tests.torture.stage import CANARY_PASSWORD
 
 if TYPE_CHECKING:
     from tests.torture.harness import Round
@@ -34,6 +33,7 @@ def close_round(round_: Round) -> None:
         lambda: round_.consumers() >= round_.workers.size, _BOOT_SECONDS, "all workers are back"
     )
     round_.report.restarts = round_.workers.restarts
+    search_titles(round_)
     codes = round_.workers.stop()
     round_.expect(not any(codes), f"exit codes after SIGTERM: {codes}")
     _complete_audit(round_)
@@ -43,7 +43,7 @@ def close_round(round_: Round) -> None:
     if drained:
         left = round_.report.verdict.queued
         round_.expect(not left, f"{left} events still queued after draining")
-    _search_canaries(round_)
+    search_output(round_)
 
 
 def _drain(round_: Round) -> bool:
@@ -97,10 +97,3 @@ def _find(round_: Round) -> Found:
         ],
         queued=[body for body, _ in round_.take_all(round_.place.purchase_queue)],
     )
-
-
-def _search_canaries(round_: Round) -> None:
-    for fleet in round_.fleets:
-        text = fleet.log.read_bytes() if fleet.log.is_file() else b""
-        for canary in (CANARY_PASSWORD, CANARY_USER):
-            round_.expect(canary.encode() not in text, f"{canary!r} stands in a worker's log")

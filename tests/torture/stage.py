@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from flashsale.database import close_database, open_database
 from flashsale.migration import migrate
 from flashsale.urls import parse_database_url
+from tests.support.documents import blocks
 from tests.support.postgres import PrivatePostgres
 from tests.support.rabbitmq import PrivateRabbitMQ
 from tests.torture.proxy import Proxy
@@ -24,13 +25,6 @@ NEIGHBOUR = "torture_neighbour"
 MAX_CONNECTIONS = 40
 
 _TEMPLATE = "torture_template"
-# What the worker needs and no more.
-_GRANTS = f"""
-GRANT USAGE ON SCHEMA public TO {WORKER};
-GRANT SELECT ON sales, orders TO {WORKER};
-GRANT INSERT ON orders, order_audit_trail TO {WORKER};
-GRANT SELECT (sale_id, user_id, event_type) ON order_audit_trail TO {WORKER};
-"""
 
 
 class Place(NamedTuple):
@@ -136,7 +130,8 @@ class Stage:
             migrate(database)
         finally:
             close_database(database)
-        self.query(_TEMPLATE, _GRANTS)
+        _, grants = blocks("docs/security.md", "sql", "### PostgreSQL")
+        self.query(_TEMPLATE, grants.replace("flashsale_worker", WORKER))
 
     def _make_worker_of_rabbitmq(self) -> None:
         self.rabbitmq.ctl("add_user", WORKER, CANARY_PASSWORD)

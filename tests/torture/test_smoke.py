@@ -7,10 +7,13 @@ from collections.abc import Iterator
 
 import pytest
 
+import tests.torture.canaries
 import tests.torture.closing
 import tests.torture.scenarios  # enters all scenarios
 from tests.support.processes import ServerNotInstalled
 from tests.support.waiting import wait_until
+from tests.torture.__main__ import say
+from tests.torture.canaries import CANARIES
 from tests.torture.harness import Round, run_round
 from tests.torture.scenario import SCENARIOS, Scenario
 from tests.torture.scenarios.interventions import insert_trigger
@@ -39,11 +42,28 @@ def stage() -> Iterator[Stage]:
     [scenario for scenario in SCENARIOS if scenario.name in _SMOKE],
     ids=lambda scenario: scenario.name,
 )
-def test_no_event_is_lost(stage: Stage, scenario: Scenario) -> None:
-    """Every confirmed event is one order, a duplicate of one, or a dead letter with its reason."""
+def test_no_event_is_lost(
+    stage: Stage, scenario: Scenario, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Every confirmed event is one order, a duplicate of one, or a dead letter with its reason.
+
+    And nothing that is printed of it, here or there, holds a password or a part of an event.
+    """
     report = run_round(stage, scenario, seed=1)
+    say(report, verbose=True)
+    shown = "".join(capfd.readouterr()) + report.log_tail
     assert report.problems == [], report.log_tail
     assert report.verdict.orders > 0
+    assert f"ok     {scenario.name}" in shown
+    assert [canary for canary in CANARIES if canary in shown] == []
+
+
+def test_a_canary_that_is_seen_is_told(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A search that could find nothing would prove nothing."""
+    monkeypatch.setattr(tests.torture.canaries, "CANARIES", ("flashsale.actors", "missing"))
+    report = run_round(stage, Scenario("F0", "nothing happens", lambda round_: round_.start()), 1)
+    assert any("canary 0" in told and "cmdline" in told for told in report.problems)
+    assert not any("canary 1" in told for told in report.problems)
 
 
 def test_a_worker_that_acknowledges_too_early_is_caught(

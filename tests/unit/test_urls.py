@@ -110,6 +110,7 @@ class TestPostgreSQL:
             ("app:canary@db/flashsale", "must start with"),
             ("postgresql://app:canary@db", "names no database"),
             ("postgresql://app:canary@db/", "names no database"),
+            ("postgresql://app:canary%00@db/x", "holds a NUL"),
             ("postgresql://app:canary@db:canary/x", "port is not a number"),
             ("postgresql://app:canary@[::1/x", "is not a URL"),
             ("postgresql://app:canary@db/x?connection_limit=0", "connection_limit must be"),
