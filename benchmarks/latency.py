@@ -79,7 +79,7 @@ def main(rates: tuple[float, ...], seconds: float, processes: int, output: Path)
                     break
         report.write(
             output,
-            play,
+            play.stage,
             {"seconds": seconds, "processes": processes},
             points=[{**asdict(point), "saturated": point.saturated} for point in points],
         )

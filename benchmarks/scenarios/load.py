@@ -69,16 +69,14 @@ class Offered:
     latest_seconds: float
     cpu_seconds: float
 
-    def due(self, number: int) -> float:
-        """When a purchase was due."""
-        return self.started_at + number / self.rate
-
 
 class Load:
     """A process that offers purchases of one sale; it ends with the ``with`` block."""
 
     def __init__(self, url: str, queue: str, sale_id: str, *, rate: float, events: int) -> None:
         self.seconds = events / rate
+        #: By the monotonic clock.
+        self.begun = time.monotonic()
         arguments = [f"--rate={rate}", f"--events={events}", queue, sale_id]
         self._process = subprocess.Popen(
             [sys.executable, "-m", __name__, *arguments],

@@ -13,7 +13,6 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.machine import machine, versions
-from benchmarks.scenarios.scene import Scene
 from benchmarks.stage import Stage
 
 _FILE_WIDTH = 200  # no table is as wide: into a file or a pipe none is folded
@@ -31,12 +30,12 @@ def output_option(name: str) -> Any:
     )
 
 
-def write(output: Path, scene: Scene | Stage, options: Mapping[str, Any], **results: Any) -> None:
+def write(output: Path, stage: Stage, options: Mapping[str, Any], **results: Any) -> None:
     """Write results to `output`, with the machine, the versions and the time."""
     document = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": machine(),
-        "versions": versions(scene.postgres, scene.rabbitmq),
+        "versions": versions(stage.postgres, stage.rabbitmq),
         "options": options,
         **results,
     }

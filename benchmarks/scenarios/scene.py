@@ -54,8 +54,7 @@ class Scene:
     """Private servers, as durable as real ones, and what plays on them; see :func:`scene`."""
 
     def __init__(self, stage: Stage) -> None:
-        self.postgres = stage.postgres
-        self.rabbitmq = stage.rabbitmq
+        self.stage = stage
         self._sales: list[tuple[Shop, int]] = []
 
     def open_sale(self, events: int) -> Shop:
@@ -122,13 +121,13 @@ class Scene:
 
     def flushes(self) -> tuple[int, float]:
         """Flushes of PostgreSQL's log so far, and the milliseconds that they took."""
-        with closing(self.postgres.connect()) as connection, connection.cursor() as cursor:
+        with closing(self.stage.postgres.connect()) as connection, connection.cursor() as cursor:
             cursor.execute("SELECT wal_sync, wal_sync_time FROM pg_stat_wal")
             count, milliseconds = cursor.fetchone()
         return count, milliseconds
 
     def _shop(self) -> Shop:
-        return Shop(self.postgres.url(), self.rabbitmq.url(), _QUEUE, _DEAD_LETTERS)
+        return Shop(self.stage.postgres.url(), self.stage.rabbitmq.url(), _QUEUE, _DEAD_LETTERS)
 
     def _check_account(self, settled: int) -> None:
         published, found = Published(), Found(settled=settled)
