@@ -24,7 +24,7 @@ from typing import Any, Literal
 from flashsale.private_folders import make_private
 
 #: One that has not been written for so long is of a process that does not run.
-STALE_SECONDS = 5.0
+STALE_SECONDS = 10.0
 
 _SUBFOLDER = "processes"
 _FORGET_SECONDS = 600.0

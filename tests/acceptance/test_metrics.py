@@ -177,7 +177,7 @@ def test_a_process_that_stands_still_is_not_alive(
     still = worker.consumer_pids()[1]
     os.kill(still, signal.SIGSTOP)
     try:
-        wait_until(lambda: exporter.get("/livez")[0] == 503, 15, "the standstill is noticed")
+        wait_until(lambda: exporter.get("/livez")[0] == 503, 30, "the standstill is noticed")
         assert f"process {still} has not moved" in exporter.get("/livez")[1]
         assert exporter.scrape()["processes", ("stalled",)] == 1
     finally:
