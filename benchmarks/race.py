@@ -93,6 +93,8 @@ def run(
     if faults := settle(shop, events).faults(events):
         raise Refused("; ".join(faults))
     ((counted, start, finish, whole),) = shop.query(_CLOCK)
+    if not counted:
+        raise Refused("the backlog is too small for a rate: nearly all of it was one commit")
     cpu = usage.cpu_between(start, finish)
     return Run(
         contestant=contestant.name,

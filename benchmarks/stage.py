@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Self
+from typing import NamedTuple, Self
 
 from flashsale.brokers.publishing import ConfirmingPublisher, Outgoing
 from tests.support.postgres import PrivatePostgres
@@ -28,8 +27,7 @@ SELECT (SELECT count(*) FROM orders WHERE status = 'CONFIRMED'),
 """
 
 
-@dataclass(frozen=True)
-class Result:
+class Result(NamedTuple):
     """What is in the tables and the queues after a run, counted.
 
     Attributes:

@@ -7,19 +7,14 @@ import os
 import threading
 import time
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Self
 
 from tests.support.processes import cpu_seconds, process_tree
 
 _INTERVAL_SECONDS = 0.2
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
-
-
-class _Sample(NamedTuple):
-    at: float
-    cpu: dict[str, float]
 
 
 class UsageSampler:
@@ -39,7 +34,8 @@ class UsageSampler:
         self.peak_total_bytes = 0
         self._pids = dict(pids)
         self._memory_of = memory_of
-        self._samples: list[_Sample] = []
+        self._times: list[float] = []
+        self._cpu: dict[str, list[float]] = {name: [] for name in pids}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="usage", daemon=True)
 
@@ -58,28 +54,34 @@ class UsageSampler:
 
         What lies between two looks is interpolated.
         """
-        return {name: self._cpu_at(name, end) - self._cpu_at(name, start) for name in self._pids}
+        return {
+            name: interpolate(self._times, cpu, end) - interpolate(self._times, cpu, start)
+            for name, cpu in self._cpu.items()
+        }
 
     def _run(self) -> None:
         while not self._stop.wait(_INTERVAL_SECONDS):
             self._look()
 
     def _look(self) -> None:
-        cpu = {name: cpu_seconds(pid) for name, pid in self._pids.items()}
-        self._samples.append(_Sample(time.time(), cpu))
+        self._times.append(time.time())
+        for name, pid in self._pids.items():
+            self._cpu[name].append(cpu_seconds(pid))
         resident = [resident_bytes(pid) for pid in process_tree(self._pids[self._memory_of])]
         self.peak_process_bytes = max(self.peak_process_bytes, *resident)
         self.peak_total_bytes = max(self.peak_total_bytes, sum(resident))
 
-    def _cpu_at(self, name: str, moment: float) -> float:
-        after = bisect_left(self._samples, moment, key=lambda sample: sample.at)
-        if after == 0:
-            return self._samples[0].cpu[name]
-        if after == len(self._samples):
-            return self._samples[-1].cpu[name]
-        left, right = self._samples[after - 1], self._samples[after]
-        share = (moment - left.at) / (right.at - left.at)
-        return left.cpu[name] + share * (right.cpu[name] - left.cpu[name])
+
+def interpolate(times: Sequence[float], values: Sequence[float], moment: float) -> float:
+    """The value at a moment, on straight lines between those at `times`, which ascend.
+
+    Before the first and after the last of them nothing changes.
+    """
+    after = bisect_left(times, moment)
+    if after in (0, len(times)):
+        return values[min(after, len(times) - 1)]
+    share = (moment - times[after - 1]) / (times[after] - times[after - 1])
+    return values[after - 1] + share * (values[after] - values[after - 1])
 
 
 def resident_bytes(pid: int) -> int:

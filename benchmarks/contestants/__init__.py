@@ -62,7 +62,10 @@ class Contestant:
     def argv(self, processes: int) -> list[str]:
         """The command that starts so many processes of it."""
         program, *arguments = self.command
-        return [str(self.bin / program), *(a.format(processes=processes) for a in arguments)]
+        return [
+            str(self.bin / program),
+            *(a.replace("{processes}", str(processes)) for a in arguments),
+        ]
 
     def requirements(self) -> list[str]:
         """Its pinned dependencies; none where it runs in the project's environment."""

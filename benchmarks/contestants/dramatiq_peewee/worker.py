@@ -8,12 +8,12 @@ from urllib.parse import urlsplit
 import dramatiq
 import peewee
 from dramatiq.brokers.rabbitmq import RabbitmqBroker
-from playhouse.pool import PooledPostgresqlDatabase
 from playhouse.postgres_ext import BinaryJSONField
 
+# Peewee gives each thread a connection of its own, which is kept.
 _url = urlsplit(os.environ["DATABASE_URL"])
-database = PooledPostgresqlDatabase(
-    _url.path[1:], host=_url.hostname, port=_url.port, user=_url.username, max_connections=8
+database = peewee.PostgresqlDatabase(
+    _url.path[1:], host=_url.hostname, port=_url.port, user=_url.username
 )
 dramatiq.set_broker(RabbitmqBroker(url=os.environ["RABBITMQ_URL"]))
 
@@ -43,7 +43,7 @@ class AuditEvent(peewee.Model):
 @dramatiq.actor(queue_name=os.environ["PURCHASE_QUEUE"])
 def confirm(event: dict[str, str]) -> None:
     buyer = {"sale_id": event["saleId"], "user_id": event["userId"]}
-    with database.connection_context(), database.atomic():
+    with database.atomic():
         inserted = (
             Order.insert(id=uuid.uuid4(), **buyer)
             .on_conflict_ignore()
