@@ -122,6 +122,16 @@ class Settings:
     metrics_port: int = _setting(
         9890, "its port, for all processes of a worker; 0 serves nothing", low=0, high=65_535
     )
+    replay_rate: float = _setting(
+        1_000.0, "most dead letters replayed a second", low=0.01, high=1_000_000
+    )
+    replay_max_failed_share: float = _setting(
+        0.1, "share of a stage that may fail again before a replay stops", low=0, high=1
+    )
+    replay_settle_seconds: float = _setting(
+        1.0, "time a stage of a replay is watched once the worker has taken it", low=0, high=600
+    )
+    replay_limit: int = _setting(3, "most replays of one event", low=1, high=1_000)
     log_format: LogFormat = _setting(  # noqa: RUF009
         "auto", "console, json, or auto: console on a terminal", choices=get_args(LogFormat)
     )

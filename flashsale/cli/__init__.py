@@ -29,6 +29,7 @@ COMMANDS = {
     "health": _Entry("flashsale.cli.health", "Say whether the workers here live, and are ready."),
     "verify": _Entry("flashsale.cli.verify", "Search the tables for anything that must not be."),
     "audit": _Entry("flashsale.cli.audit", "Complete the audit trail now."),
+    "dead-letters": _Entry("flashsale.cli.dead_letters", "See, replay or discard dead letters."),
     "demo": _Entry("flashsale.cli.demo", "Play a whole sale through, with nothing installed."),
 }
 
@@ -40,7 +41,9 @@ class _LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = getattr(import_module(COMMANDS[cmd_name].module), cmd_name)
+        command: click.Command = getattr(
+            import_module(COMMANDS[cmd_name].module), cmd_name.replace("-", "_")
+        )
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002

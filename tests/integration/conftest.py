@@ -1,13 +1,18 @@
-"""Databases for the tests of what is stored."""
+"""Databases for the tests of what is stored, and dead letters for those of their commands."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from flashsale.cli import cli, exits
+from tests.conftest import QueueNames
+from tests.support.letters import LetterBox
 from tests.support.stores import Store, open_store
+
+Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
@@ -24,3 +29,27 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     else:
         with open_store(f"sqlite:///{tmp_path}/flashsale.db") as on_sqlite:
             yield on_sqlite
+
+
+@pytest.fixture
+def box(rabbitmq_url: str, queue_names: QueueNames) -> LetterBox:
+    return LetterBox(rabbitmq_url, queue_names)
+
+
+@pytest.fixture
+def run(
+    box: LetterBox,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Run:
+    """Runs a command; gives its exit code, stdout and stderr."""
+    for name, value in box.environment().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("FLASHSALE_STATE_FOLDER", str(tmp_path / "state"))
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        code = exits.run(cli, ["dead-letters", *arguments])
+        return code, *capsys.readouterr()
+
+    return run

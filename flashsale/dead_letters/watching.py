@@ -1,0 +1,111 @@
+"""Finds out whether events that were replayed have become dead letters again."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+
+from flashsale.dead_letters.holding import HeldQueue
+from flashsale.dead_letters.letter import DeadLetter
+from flashsale.dead_letters.selection import look
+
+_LARGEST_STAGE = 10_000
+_POLL_SECONDS = 0.1
+_PATIENCE_SECONDS = 120.0
+
+
+def stages() -> Iterator[int]:
+    """1, 10, 100, … up to 10,000, and so on at that."""
+    size = 1
+    while True:
+        yield size
+        size = min(size * 10, _LARGEST_STAGE)
+
+
+class Watch:
+    """Compares the dead letters with the events replayed.
+
+    The queue is looked through only where it has grown: an event that fails again is a letter at
+    its end that is not of the plan, and has the fingerprint of an event that was sent.
+    """
+
+    def __init__(
+        self,
+        queue: HeldQueue,
+        target: str,
+        *,
+        planned: Counter[str],
+        settle_seconds: float,
+        max_event_bytes: int,
+        stop: threading.Event,
+    ) -> None:
+        self.acknowledged = 0
+        self.failed_again = 0
+        self._queue = queue
+        self._target = target
+        self._planned = planned
+        self._settle_seconds = settle_seconds
+        self._max_event_bytes = max_event_bytes
+        self._stop = stop
+        self._sent: set[bytes] = set()
+        self._depth_at_start = queue.depth().ready
+        #: Whether anybody consumed the queue of the events when the replay began.
+        self.has_worker = queue.depth(target).consumers > 0
+        self._grown = 0
+
+    def expect(self, bodies: Sequence[bytes]) -> list[str]:
+        """Note what is sent now; returns its fingerprints."""
+        digests = [hashlib.sha256(body) for body in bodies]
+        self._sent.update(digest.digest() for digest in digests)
+        return [digest.hexdigest() for digest in digests]
+
+    def settle(self, give_back: Callable[[], None]) -> str | None:
+        """Wait until the worker has had the events, and count those that came back.
+
+        `give_back` returns what the caller holds of the dead letters. Returns why the replay
+        should not go on, if so.
+        """
+        problem = self._wait_for_the_worker()
+        give_back()
+        grown = self._queue.depth().ready + self.acknowledged - self._depth_at_start
+        if grown != self._grown:
+            self._grown = grown
+            # Somebody who looks at the queue hides letters for a moment.
+            self.failed_again = max(self.failed_again, self._count())
+        return problem
+
+    def _wait_for_the_worker(self) -> str | None:
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        while not self._stop.is_set():
+            depth = self._queue.depth(self._target)
+            if not self.has_worker:
+                return None  # nobody takes them; the queue keeps them
+            if depth.ready == 0:
+                self._pause(self._settle_seconds)
+                return None
+            if time.monotonic() > deadline:
+                return (
+                    f"the worker has not taken what is in queue {self._target!r} within"
+                    f" {_PATIENCE_SECONDS:g} s"
+                )
+            self._queue.wait(_POLL_SECONDS)
+        return None
+
+    def _pause(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while not self._stop.is_set() and time.monotonic() < until:
+            self._queue.wait(min(_POLL_SECONDS, until - time.monotonic()))
+
+    def _count(self) -> int:
+        found = 0
+
+        def handle(letter: DeadLetter) -> None:
+            nonlocal found
+            is_new = letter.id not in self._planned
+            found += is_new and bytes.fromhex(letter.sha256) in self._sent
+
+        look(self._queue, handle, max_event_bytes=self._max_event_bytes)
+        return found
