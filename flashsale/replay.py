@@ -14,7 +14,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Never
@@ -31,8 +31,8 @@ from flashsale.dead_letters.records import Records
 from flashsale.dead_letters.replaying import Outcome
 from flashsale.dead_letters.selection import select_replayable
 from flashsale.errors import BrokerError, FlashsaleError, SettingsError
-from flashsale.logs import quieten_libraries
-from flashsale.process import ProcessLifecycle
+from flashsale.logs import LogQueue, handler, quieten_libraries
+from flashsale.process import stop_with_parent, take_repeated_signals_once
 from flashsale.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -62,11 +62,19 @@ class OneShotBroker(Broker):
 class ReplayOnce(Middleware):
     """Replays on a thread of its own once the worker has booted, then ends the worker."""
 
-    def __init__(self, broker: OneShotBroker, replay: Callable[[threading.Event], int]) -> None:
+    def __init__(self, broker: OneShotBroker, settings: Settings) -> None:
         self._broker = broker
-        self._replay = replay
+        self._settings = settings
+        # Dramatiq replaces sys.stderr by a pipe to its master; descriptor 2 is still the terminal.
+        target = handler(sys.stderr, settings.log_format, on_terminal=os.isatty(2))
+        self._lines = LogQueue(target)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="replay", daemon=True)
+
+    def after_process_boot(self, broker: Broker) -> None:  # noqa: ARG002
+        self._lines.start(self._settings.log_level)
+        take_repeated_signals_once()
+        stop_with_parent()
 
     def after_worker_boot(self, broker: Broker, worker: dramatiq.Worker) -> None:  # noqa: ARG002
         self._thread.start()
@@ -74,10 +82,11 @@ class ReplayOnce(Middleware):
     def before_worker_shutdown(self, broker: Broker, worker: dramatiq.Worker) -> None:  # noqa: ARG002
         self._stop.set()
         self._thread.join(_STOP_SECONDS)
+        self._lines.stop()
 
     def _run(self) -> None:
         try:
-            self._broker.code = self._replay(self._stop)
+            self._broker.code = replay_all(self._settings, self._stop)
         except FlashsaleError as error:
             self._broker.code = _EXIT_BROKER if isinstance(error, BrokerError) else _EXIT_FAILURE
             log.error("replay.failed", extra={"cause": str(error)})  # noqa: TRY400
@@ -86,7 +95,8 @@ class ReplayOnce(Middleware):
             log.error("replay.failed", extra={"cause": type(error).__name__})  # noqa: TRY400
         # Of the master, which passes it on to all its processes. Not the parent as the system
         # knows it, which may be multiprocessing's server.
-        if (master := multiprocessing.parent_process()) is not None and master.pid is not None:
+        master = multiprocessing.parent_process()
+        if master is not None and master.pid is not None and not self._stop.is_set():
             os.kill(master.pid, signal.SIGTERM)
 
 
@@ -186,6 +196,5 @@ except SettingsError as error:
     sys.exit(_EXIT_USAGE)
 
 broker = OneShotBroker(middleware=[])
-broker.add_middleware(ProcessLifecycle(settings))
-broker.add_middleware(ReplayOnce(broker, lambda stop: replay_all(settings, stop)))
+broker.add_middleware(ReplayOnce(broker, settings))
 dramatiq.set_broker(broker)
