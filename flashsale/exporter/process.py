@@ -48,10 +48,14 @@ class Exporter:
             signal.signal(number, self._take_signal)
         self._queues.start()
         next_try, told = 0.0, False
-        while not self._is_over():
-            if self._server is None and time.monotonic() >= next_try:
-                next_try, told = time.monotonic() + _PORT_RETRY_SECONDS, self._listen(told) or told
-            time.sleep(_POLL_SECONDS)
+        try:
+            while not self._is_over():
+                if self._server is None and time.monotonic() >= next_try:
+                    next_try = time.monotonic() + _PORT_RETRY_SECONDS
+                    told = self._listen(told)
+                time.sleep(_POLL_SECONDS)
+        finally:
+            self._queues.stop()
 
     def _take_signal(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
         if self._asked_at is not None:

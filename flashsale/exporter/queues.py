@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import NamedTuple
 
 import pika
@@ -15,6 +16,7 @@ from flashsale.settings import Settings
 
 _INTERVAL_SECONDS = 3.0
 _ANSWER_SECONDS = 3.0
+_STOP_SECONDS = 1.0
 
 
 class Level(NamedTuple):
@@ -46,7 +48,9 @@ class QueueWatch:
         self._thread.start()
 
     def stop(self) -> None:
+        """End the looking that :meth:`start` began, unless RabbitMQ keeps it waiting."""
         self._stopping.set()
+        self._thread.join(_STOP_SECONDS)
 
     def look(self) -> None:
         """Ask once."""
@@ -60,10 +64,18 @@ class QueueWatch:
             self.levels = None
             self._connection = None
 
+    def close(self) -> None:
+        """Close the connection. Only for the thread that looks."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with suppress(AMQPError, OSError), answers_within(connection, _ANSWER_SECONDS):
+                connection.close()
+
     def _run(self) -> None:
         while not self._stopping.is_set():
             self.look()
             self._stopping.wait(_INTERVAL_SECONDS)
+        self.close()
 
     def _ask(self, connection: pika.BlockingConnection) -> dict[str, Level]:
         levels = {}
