@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 MINUTES := 10
+# Each is a command, python -m benchmarks.NAME, and leaves docs/benchmarks/NAME.json.
+SCENARIOS := latency outage sweep decay soak
 INPUTS := 1000000
 BIN := $(VENV)/bin
 # pyenv keeps the other Pythons beside its shims, where tox would not find them.
@@ -56,6 +58,9 @@ bench-full: install  ## Measure everything that docs/performance.md tells; takes
 	@tools/install-servers.sh
 	@tools/install-c-libraries.sh || true  # then all but the program in C are measured
 	$(BIN)/python -m benchmarks --rounds 5
+	@failed=; for each in $(SCENARIOS); do \
+	  $(BIN)/python -m benchmarks.$$each || failed="$$failed $$each"; done; \
+	test -z "$$failed" || { echo "failed, each to be run again by itself:$$failed" >&2; exit 1; }
 
 fuzz: install  ## Read a million hostile events, and count
 	@$(BIN)/python -m pip install --quiet --editable '.[fuzz]'

@@ -20,10 +20,11 @@ _EXIT_SECONDS = 30
 # An event is done when both its rows are committed. The clock runs while the contestant is in its
 # stride: from the tenth part of the backlog on, when every process has started and is warm, until
 # the last hundredth, which may wait for a timer, and finds some processes out of work.
-_CLOCK = """
+CLOCK = """
 WITH done AS (
     SELECT greatest(pg_xact_commit_timestamp(orders.xmin), pg_xact_commit_timestamp(audit.xmin))
     AS at FROM orders JOIN order_audit_trail AS audit USING (sale_id, user_id)
+    WHERE sale_id = %s
 ), marks AS (
     SELECT percentile_disc(0.1) WITHIN GROUP (ORDER BY at) AS start,
            percentile_disc(0.99) WITHIN GROUP (ORDER BY at) AS finish,
@@ -92,7 +93,7 @@ def run(
         _wait_for_exit(worker)
     if faults := settle(shop, events).faults(events):
         raise Refused("; ".join(faults))
-    ((counted, start, finish, whole),) = shop.query(_CLOCK)
+    ((counted, start, finish, whole),) = shop.query(CLOCK, shop.sale_id)
     if not counted:
         raise Refused("the backlog is too small for a rate: nearly all of it was one commit")
     cpu = usage.cpu_between(start, finish)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 
 import click
@@ -57,12 +57,16 @@ class Scene:
         self.stage = stage
         self._sales: list[tuple[Shop, int]] = []
 
-    def open_sale(self, events: int) -> Shop:
+    def open_sale(self, events: int, database: str = "flashsale") -> Shop:
         """A new sale, of which so many purchases are going to be published."""
-        shop = self._shop()
+        shop = self.shop(database)
         shop.open_sale()
-        self._sales.append((shop, events))
+        self.expect(shop, events)
         return shop
+
+    def expect(self, shop: Shop, events: int) -> None:
+        """So many purchases of this sale are going to be accounted for at the worker's end."""
+        self._sales.append((shop, events))
 
     def offer(self, rate: float, events: int) -> tuple[Shop, Load]:
         """A new sale, and the load that offers its purchases from now on."""
@@ -72,14 +76,14 @@ class Scene:
         )
 
     @contextmanager
-    def worker(self, processes: int) -> Iterator[RunningWorker]:
+    def worker(self, processes: int, database: str = "flashsale") -> Iterator[RunningWorker]:
         """A worker that has connected; at the end of the block it stops, and all is accounted for.
 
         Raises:
             click.ClickException: it did not end well, or not every purchase has exactly one order
                 and one CONFIRMED row; the text names the lines of the account that are wrong.
         """
-        with RunningWorker(self._shop().environment(), processes=processes) as worker:
+        with RunningWorker(self.shop(database).environment(), processes=processes) as worker:
             worker.wait_for_log("broker.connected", _START_SECONDS, lines=processes)
             yield worker
             worker.terminate()
@@ -98,11 +102,12 @@ class Scene:
         Raises:
             click.ClickException: it has not, `timeout` seconds later.
         """
-        # Seldom, since each look scans the sale's orders.
+        # To count scans the sale's orders, so that waits until the queue, which costs nothing, is
+        # empty.
         deadline = time.monotonic() + timeout
-        while (found := shop.query(_COUNT, shop.sale_id)[0][0]) < count:
+        while shop.ready(_QUEUE) or shop.query(_COUNT, shop.sale_id) != [(count,)]:
             if time.monotonic() > deadline:
-                raise click.ClickException(f"{found} of {count} orders after {timeout} s")
+                raise click.ClickException(f"not {count} orders after {timeout} s")
             time.sleep(_POLL_SECONDS)
 
     def commits(self, shop: Shop) -> list[float]:
@@ -126,8 +131,11 @@ class Scene:
             count, milliseconds = cursor.fetchone()
         return count, milliseconds
 
-    def _shop(self) -> Shop:
-        return Shop(self.stage.postgres.url(), self.stage.rabbitmq.url(), _QUEUE, _DEAD_LETTERS)
+    def shop(self, database: str = "flashsale") -> Shop:
+        """What asks and publishes, with a sale of its own that is not open yet."""
+        return Shop(
+            self.stage.postgres.url(database), self.stage.rabbitmq.url(), _QUEUE, _DEAD_LETTERS
+        )
 
     def _check_account(self, settled: int) -> None:
         published, found = Published(), Found(settled=settled)
@@ -138,17 +146,18 @@ class Scene:
             found.stray_orders += orders - ticked
             found.audit_rows += confirmed
             found.stray_audit_rows += audit - confirmed
-        found.still_queued = self._shop().ready(_QUEUE)
-        found.dead_letters["any"] = self._shop().ready(_DEAD_LETTERS)
+        found.still_queued = self.shop().ready(_QUEUE)
+        found.dead_letters["any"] = self.shop().ready(_DEAD_LETTERS)
         wrong = [line for line in account(published, found) if not line.is_right]
         if wrong:
             lines = "; ".join(f"{each.name} {each.found} of {each.expected}" for each in wrong)
             raise click.ClickException(f"the account does not come out even: {lines}")
+        self._sales.clear()  # the next worker's tally begins at nought
 
 
 @contextmanager
-def scene() -> Iterator[Scene]:
-    """Start private servers, with flushes to disk on."""
+def scene(settings: Mapping[str, str] | None = None) -> Iterator[Scene]:
+    """Start private servers, with flushes to disk on; `settings` are added to PostgreSQL's."""
     click.echo(f"{os.cpu_count()} CPUs, load average {os.getloadavg()[0]:.2f}", err=True)
-    with Stage({"track_wal_io_timing": "on"}) as stage:
+    with Stage({"track_wal_io_timing": "on", **(settings or {})}) as stage:
         yield Scene(stage)
