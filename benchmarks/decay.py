@@ -40,7 +40,7 @@ class Drain(NamedTuple):
     help="Orders in the full table.",
 )  # fmt: skip
 @click.option(
-    "--events", default=100_000, show_default=True, type=click.IntRange(min=5_000),
+    "--events", default=100_000, show_default=True, type=click.IntRange(min=20_000),
     help="Events in a short backlog; a long one has ten times as many.",
 )  # fmt: skip
 @click.option(
