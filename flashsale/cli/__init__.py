@@ -28,6 +28,7 @@ COMMANDS = {
     "publish": _Entry("flashsale.cli.publish", "Publish purchase events, all confirmed."),
     "health": _Entry("flashsale.cli.health", "Say whether the workers here live, and are ready."),
     "verify": _Entry("flashsale.cli.verify", "Search the tables for anything that must not be."),
+    "report": _Entry("flashsale.cli.report", "Write one page on how a sale went."),
     "audit": _Entry("flashsale.cli.audit", "Complete the audit trail now."),
     "dead-letters": _Entry("flashsale.cli.dead_letters", "See, replay or discard dead letters."),
     "demo": _Entry("flashsale.cli.demo", "Play a whole sale through, with nothing installed."),

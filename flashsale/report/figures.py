@@ -1,0 +1,158 @@
+"""What the tables tell about a sale, aggregated by PostgreSQL."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import peewee
+
+from flashsale.database import session
+from flashsale.errors import FlashsaleError
+from flashsale.verification import begin_snapshot
+
+# Charts of about this many points, whether the sale took ten seconds or ten days.
+_BUCKETS = 300
+_BUCKET_SECONDS = (1, 2, 5, 10, 30, 60, 300, 600, 1_800, 3_600, 21_600, 86_400)
+
+
+class ReportError(FlashsaleError):
+    """There is nothing to report on; the text names the next step."""
+
+
+@dataclass(frozen=True)
+class SaleFacts:
+    """The sale's own row."""
+
+    id: str
+    name: str
+    total_stock: int
+    starts_at: datetime
+    ends_at: datetime
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """The orders of some seconds. Lags are in seconds, None where no order of it has one."""
+
+    begins_at: datetime
+    orders: int
+    lag_median: float | None
+    lag_p99: float | None
+
+
+@dataclass(frozen=True)
+class Lag:
+    """How long events took from `since` to their order, in seconds; of `orders` it is known."""
+
+    orders: int
+    median: float
+    p95: float
+    p99: float
+    longest: float
+
+
+@dataclass(frozen=True)
+class Figures:
+    """All that the page shows of the tables."""
+
+    sale: SaleFacts
+    orders: int
+    first_at: datetime | None
+    last_at: datetime | None
+    #: When the last item of the stock was sold, if so many were.
+    sold_out_at: datetime | None
+    bucket_seconds: int
+    buckets: Sequence[Bucket]
+    busiest_second: int
+    lag: Lag | None
+    #: Rows of the audit trail by event type.
+    audit_rows: dict[str, int]
+
+
+_SALE = """
+SELECT id::text, name, total_stock, starts_at, ends_at FROM sales WHERE id = %s
+"""
+_SPAN = """
+SELECT count(*), min(created_at), max(created_at) FROM orders WHERE sale_id = %s
+"""
+_SOLD_OUT = """
+SELECT created_at FROM orders WHERE sale_id = %s ORDER BY created_at LIMIT 1 OFFSET %s
+"""
+# When the API took a purchase is in the metadata of its CONFIRMED row, as RFC 3339.
+_LAGS = """
+SELECT orders.created_at, extract(epoch FROM
+         orders.created_at - (audit.metadata->>'occurredAt')::timestamptz)::float AS lag
+FROM orders LEFT JOIN order_audit_trail AS audit
+  ON audit.sale_id = orders.sale_id AND audit.user_id = orders.user_id
+ AND audit.event_type = 'CONFIRMED'
+WHERE orders.sale_id = %s
+"""
+_BY_BUCKET = f"""
+SELECT date_bin(%s * interval '1 second', created_at, %s) AS begins_at, count(*),
+       percentile_cont(0.5) WITHIN GROUP (ORDER BY lag),
+       percentile_cont(0.99) WITHIN GROUP (ORDER BY lag)
+FROM ({_LAGS}) AS sold GROUP BY begins_at ORDER BY begins_at
+"""
+_LAG = f"""
+SELECT count(lag), percentile_cont(0.5) WITHIN GROUP (ORDER BY lag),
+       percentile_cont(0.95) WITHIN GROUP (ORDER BY lag),
+       percentile_cont(0.99) WITHIN GROUP (ORDER BY lag), max(lag)
+FROM ({_LAGS}) AS sold
+"""
+_BUSIEST = """
+SELECT max(orders) FROM (
+  SELECT count(*) AS orders FROM orders WHERE sale_id = %s
+  GROUP BY date_bin('1 second', created_at, %s)) AS seconds
+"""
+_AUDIT_ROWS = """
+SELECT event_type, count(*) FROM order_audit_trail WHERE sale_id = %s
+GROUP BY event_type ORDER BY event_type
+"""
+
+
+def figures_of(database: peewee.Database, sale_id: str) -> Figures:
+    """The figures of one sale, in one snapshot; memory does not depend on the number of orders.
+
+    Raises:
+        ReportError: there is no such sale.
+        StoreError: the database is away, a table is missing, or a statement took too long.
+    """
+
+    def rows(sql: str, *values: Any) -> list[tuple[Any, ...]]:
+        found: list[tuple[Any, ...]] = database.execute_sql(sql, values).fetchall()
+        return found
+
+    with session(database), database.atomic():
+        begin_snapshot(database)
+        sale = rows(_SALE, sale_id)
+        if not sale:
+            raise ReportError(
+                f"there is no sale {sale_id}: `flashsale verify --json` lists those there are"
+            )
+        facts = SaleFacts(*sale[0])
+        ((orders, first_at, last_at),) = rows(_SPAN, sale_id)
+        seconds = _bucket_seconds(last_at - first_at if orders else timedelta())
+        sold_out = orders >= facts.total_stock > 0
+        ((known, *lags),) = rows(_LAG, sale_id)
+        return Figures(
+            sale=facts,
+            orders=orders,
+            first_at=first_at,
+            last_at=last_at,
+            sold_out_at=rows(_SOLD_OUT, sale_id, facts.total_stock - 1)[0][0] if sold_out else None,
+            bucket_seconds=seconds,
+            buckets=[Bucket(*row) for row in rows(_BY_BUCKET, seconds, first_at, sale_id)]
+            if orders
+            else [],
+            busiest_second=rows(_BUSIEST, sale_id, first_at)[0][0] or 0,
+            lag=Lag(known, *lags) if known else None,
+            audit_rows=dict(rows(_AUDIT_ROWS, sale_id)),
+        )
+
+
+def _bucket_seconds(span: timedelta) -> int:
+    wanted = span.total_seconds() / _BUCKETS
+    return next((size for size in _BUCKET_SECONDS if size >= wanted), _BUCKET_SECONDS[-1])

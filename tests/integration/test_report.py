@@ -1,0 +1,144 @@
+"""`flashsale report`: what the page tells is what the tables hold, and it needs nothing else."""
+
+from __future__ import annotations
+
+import json
+import re
+import uuid
+from datetime import UTC, datetime, timedelta
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from flashsale.cli import cli, exits
+from flashsale.report.figures import Figures, ReportError, figures_of
+from flashsale.report.page import DeadLetters, render
+from flashsale.verification import verify
+from tests.support.stores import Store
+
+pytestmark = pytest.mark.postgres
+
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+
+
+def add_order(store: Store, sale_id: str, user_id: str, at: datetime, lag: float | None) -> None:
+    """An order with its CONFIRMED row, `lag` seconds after its purchase where that is known."""
+    order_id = str(uuid.uuid4())
+    store.execute(
+        "INSERT INTO orders (id, sale_id, user_id, created_at) VALUES (?, ?, ?, ?)",
+        *(order_id, sale_id, user_id, at),
+    )
+    metadata = {"orderId": order_id}
+    if lag is not None:
+        metadata["occurredAt"] = (at - timedelta(seconds=lag)).isoformat()
+    store.execute(
+        "INSERT INTO order_audit_trail (id, sale_id, user_id, event_type, metadata)"
+        " VALUES (?, ?, ?, 'CONFIRMED', ?)",
+        *(str(uuid.uuid4()), sale_id, user_id, json.dumps(metadata)),
+    )
+
+
+@pytest.fixture
+def sale_id(postgres_store: Store) -> str:
+    """A sale of 4 items, of which 3 were sold in its first second and one 2.5 s later."""
+    sale_id = postgres_store.add_sale()
+    postgres_store.execute("UPDATE sales SET total_stock = 4, name = ?", "Coats <b>&</b> hats")
+    for number, lag in enumerate((0.1, 0.2, None)):
+        at = NOON + timedelta(seconds=number / 4)
+        add_order(postgres_store, sale_id, f"shopper-{number}", at, lag)
+    add_order(postgres_store, sale_id, "shopper-3", NOON + timedelta(seconds=2.5), 0.6)
+    return sale_id
+
+
+def page_of(store: Store, figures: Figures, letters: DeadLetters) -> str:
+    return render(figures, verify(store.database), letters, made_at=NOON)
+
+
+def test_the_figures_are_those_of_the_tables(postgres_store: Store, sale_id: str) -> None:
+    figures = figures_of(postgres_store.database, sale_id)
+
+    assert (figures.orders, figures.busiest_second) == (4, 3)
+    assert [bucket.orders for bucket in figures.buckets] == [3, 1]
+    assert figures.sold_out_at == figures.last_at == NOON + timedelta(seconds=2.5)
+    assert figures.lag is not None
+    assert figures.lag.orders == 3
+    assert figures.lag.median == pytest.approx(0.2)
+    assert figures.lag.longest == pytest.approx(0.6)
+    assert figures.audit_rows == {"CONFIRMED": 4}
+
+
+def test_a_sale_with_stock_left_is_not_sold_out(postgres_store: Store, sale_id: str) -> None:
+    postgres_store.execute("UPDATE sales SET total_stock = 5")
+    assert figures_of(postgres_store.database, sale_id).sold_out_at is None
+
+
+def test_long_sales_are_told_in_longer_buckets(postgres_store: Store, sale_id: str) -> None:
+    add_order(postgres_store, sale_id, "late", NOON + timedelta(days=2), None)
+    figures = figures_of(postgres_store.database, sale_id)
+    assert figures.bucket_seconds == 600
+    assert sum(bucket.orders for bucket in figures.buckets) == 5
+
+
+def test_a_sale_without_orders_has_a_page_too(postgres_store: Store) -> None:
+    sale_id = postgres_store.add_sale()
+    figures = figures_of(postgres_store.database, sale_id)
+    page = page_of(postgres_store, figures, DeadLetters({}))
+    assert "no order yet" in page
+    assert "<svg" not in page
+
+
+def test_an_unknown_sale_is_an_error_that_says_so(postgres_store: Store) -> None:
+    with pytest.raises(ReportError, match="there is no sale"):
+        figures_of(postgres_store.database, str(uuid.uuid4()))
+
+
+def test_the_page_escapes_what_the_database_says_and_names_no_shopper(
+    postgres_store: Store, sale_id: str
+) -> None:
+    page = page_of(
+        postgres_store, figures_of(postgres_store.database, sale_id), DeadLetters({"text": 2})
+    )
+    assert "Coats &lt;b&gt;&amp;&lt;/b&gt; hats" in page
+    assert "shopper-" not in page
+
+
+def test_the_page_loads_nothing_from_anywhere(postgres_store: Store, sale_id: str) -> None:
+    links: list[str] = []
+
+    class Links(HTMLParser):
+        def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+            assert tag not in {"script", "link", "img", "iframe"}
+            links.extend(value or "" for name, value in attrs if name in {"src", "href"})
+
+    page = page_of(postgres_store, figures_of(postgres_store.database, sale_id), DeadLetters({}))
+    Links().feed(page)
+    assert page.count("<svg") == 3
+    assert all(link.startswith("#") for link in links)
+    assert not re.search(r"url\((?!#)", page)
+
+
+def test_the_command_writes_the_page(
+    postgres_store: Store,
+    postgres_url: str,
+    sale_id: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # No RabbitMQ there: the page says so, and the rest of it is as it was.
+    monkeypatch.setenv("RABBITMQ_URL", "amqp://guest:guest@127.0.0.1:1")
+    output = tmp_path / "report.html"
+    code = exits.run(cli, ["report", sale_id, "-o", str(output), "--database", postgres_url])
+    assert code == exits.OK
+    page = output.read_text(encoding="utf-8")
+    assert "Sold out in" in page
+    assert "not counted" in page
+    assert f"{output}: 4 orders" in capsys.readouterr().err
+
+
+def test_sqlite_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["report", str(uuid.uuid4()), "-o", str(tmp_path / "report.html")]
+    code = exits.run(cli, [*arguments, "--database", f"sqlite:///{tmp_path}/flashsale.db"])
+    assert code == exits.USAGE
+    assert "PostgreSQL" in capsys.readouterr().err
