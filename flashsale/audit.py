@@ -59,10 +59,16 @@ class AuditEntry(NamedTuple):
 
     @classmethod
     def confirmed(
-        cls, sale_id: str, user_id: str, order_id: str, processed_at: datetime
+        cls,
+        sale_id: str,
+        user_id: str,
+        order_id: str,
+        processed_at: datetime,
+        occurred_at: datetime | None = None,
     ) -> AuditEntry:
-        """An order was written."""
-        metadata = f'{{"orderId":"{order_id}","processedAt":"{_instant(processed_at)}"}}'
+        """An order was written; its purchase was made at `occurred_at`, where that is known."""
+        since = f',"occurredAt":"{occurred_at.isoformat()}"' if occurred_at is not None else ""
+        metadata = f'{{"orderId":"{order_id}","processedAt":"{_instant(processed_at)}"{since}}}'
         id_ = audit_id(order_id, AuditEventType.CONFIRMED)
         return cls(id_, sale_id, user_id, AuditEventType.CONFIRMED, metadata)
 

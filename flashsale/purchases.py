@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from functools import lru_cache
 from typing import Any, Final, NoReturn
@@ -114,15 +114,15 @@ class Purchase(msgspec.Struct, frozen=True, gc=False, rename="camel"):
 
     @property
     def occurred_at(self) -> datetime | None:
-        """The timestamp, aware; None where it is not RFC 3339 or no time Python knows.
+        """The timestamp, in UTC; None where it is not RFC 3339 or no time Python knows.
 
         A leap second is such a time. Digits beyond the microsecond are cut.
         """
         if self.timestamp is None or not _RFC_3339.fullmatch(self.timestamp):
             return None
         try:
-            return datetime.fromisoformat(self.timestamp.upper())
-        except ValueError:  # 30 February, year 0, second 60
+            return datetime.fromisoformat(self.timestamp.upper()).astimezone(UTC)
+        except (ValueError, OverflowError):  # 30 February, second 60; year 10,000 by its offset
             return None
 
 

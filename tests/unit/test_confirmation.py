@@ -54,6 +54,22 @@ def with_orders(store: Store) -> None:
     store.execute("ALTER TABLE elsewhere RENAME TO orders")
 
 
+def test_every_eighth_row_of_a_batch_says_when_its_purchase_was_made(
+    store: Store, trail: AuditTrail, confirmation: Confirmation
+) -> None:
+    sale_id = store.add_sale()
+    users = [f"user-{number:02}" for number in range(10)]
+    purchases = [Purchase(sale_id, user, "2026-01-02T04:04:05.678+01:00") for user in users]
+    confirmation.confirm_purchases(batch_of([*purchases[:8], Purchase(sale_id, "x", "soon")]))
+    confirmation.confirm_purchases(batch_of(purchases[8:]))
+    trail.flush()
+
+    times = {row.user_id: row.metadata.get("occurredAt") for row in store.trail()}
+    assert {user: time for user, time in times.items() if time} == dict.fromkeys(
+        ("user-00", "user-08"), "2026-01-02T03:04:05.678000+00:00"
+    )
+
+
 def test_each_delivery_has_the_verdict_of_its_purchase(
     store: Store, confirmation: Confirmation
 ) -> None:
