@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 
 import click
 
 from flashsale.cli import exits
+from flashsale.cli.dead_letters_shared import looking, open_queue
 from flashsale.cli.shared import DatabaseUrl, SaleId, progress_bar
 from flashsale.database import close_database, open_database
+from flashsale.dead_letters.holding import QueueIsQuorum
+from flashsale.dead_letters.letter import DeadLetter
+from flashsale.dead_letters.selection import look
+from flashsale.errors import BrokerError
 from flashsale.settings import Settings
 from flashsale.urls import DatabaseAddress
 from flashsale.verification import CHECKS, verify
@@ -58,8 +64,29 @@ def report(sale: str, output: Path, given: DatabaseAddress | None) -> int:
             verification = verify(database, sale, advance=lambda done: advance(done + 1))
     finally:
         close_database(database)
-    letters = DeadLetters({})
-    page = render(figures, verification, letters, made_at=datetime.now(UTC))
+    letters, unknown_because = _dead_letters(settings, sale)
+    if unknown_because:
+        click.echo(f"dead letters are not counted: {unknown_because}", err=True)
+    page = render(
+        figures, verification, DeadLetters(letters, unknown_because), made_at=datetime.now(UTC)
+    )
     output.write_text(page, encoding="utf-8")
     click.echo(f"{output}: {figures.orders:,} orders, {len(page) // 1024:,} KiB", err=True)
     return exits.OK
+
+
+def _dead_letters(settings: Settings, sale_id: str) -> tuple[Counter[str], str | None]:
+    """The sale's dead letters by reason, or none of them and why they cannot be counted."""
+    reasons: Counter[str] = Counter()
+    try:
+        with open_queue(settings, quorum=False) as queue, looking(queue) as show:
+
+            def count(letter: DeadLetter) -> None:
+                show(letter)
+                if (letter.sale_id or "").lower() == sale_id:
+                    reasons[letter.reason] += 1
+
+            look(queue, count, max_event_bytes=settings.max_event_bytes)
+    except (BrokerError, QueueIsQuorum) as error:
+        return Counter(), str(error).splitlines()[0]
+    return reasons, None

@@ -10,11 +10,14 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from pika.spec import BasicProperties
 
 from flashsale.cli import cli, exits
 from flashsale.report.figures import Figures, ReportError, figures_of
 from flashsale.report.page import DeadLetters, render
 from flashsale.verification import verify
+from tests.conftest import QueueNames
+from tests.support.shop import Shop
 from tests.support.stores import Store
 
 pytestmark = pytest.mark.postgres
@@ -135,6 +138,35 @@ def test_the_command_writes_the_page(
     assert "Sold out in" in page
     assert "not counted" in page
     assert f"{output}: 4 orders" in capsys.readouterr().err
+
+
+@pytest.mark.rabbitmq
+def test_the_page_counts_the_dead_letters_of_its_sale_and_leaves_them_there(
+    postgres_url: str,
+    rabbitmq_url: str,
+    queue_names: QueueNames,
+    sale_id: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    queues = (queue_names.purchase_queue, queue_names.dead_letter_queue)
+    shop = Shop(postgres_url, rabbitmq_url, *queues)
+    shop.publish([])
+    with shop.channel() as channel:
+        for sale, reason in ((sale_id, "text"), (sale_id, "text"), (str(uuid.uuid4()), "json")):
+            headers = {"x-flashsale-reason": reason}
+            properties = BasicProperties(headers=headers)
+            body = shop.event("shopper", sale)
+            channel.basic_publish("", shop.dead_letter_queue, body, properties)
+    for name, value in shop.environment().items():
+        monkeypatch.setenv(name, value)
+
+    output = tmp_path / "report.html"
+    assert exits.run(cli, ["report", sale_id, "-o", str(output)]) == exits.OK
+    page = output.read_text(encoding="utf-8")
+    assert '<tr><td>text</td><td class="count">2</td></tr>' in page
+    assert "<td>json</td>" not in page
+    assert shop.ready(shop.dead_letter_queue) == 3
 
 
 def test_sqlite_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
