@@ -22,7 +22,7 @@ from .standings import GROUPS, Standing, ranking
 _BASES = {"ratio_to_c": "c", "ratio_to_plain_dramatiq": "dramatiq_peewee"}
 _COLUMNS = ("", "orders/s", "of C", "of plain Dramatiq", "worker", "PostgreSQL", "RabbitMQ",
             "MB, largest process", "MB, all")  # fmt: skip
-_LEAST_EVENTS = 5_000
+_LEAST_EVENTS = 3_000
 _PARTIAL = 5
 
 
