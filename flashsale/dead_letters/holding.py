@@ -14,10 +14,13 @@ from pika.spec import BasicProperties
 from flashsale.brokers.connections import answers_within, open_blocking
 from flashsale.errors import BrokerMisconfigured, BrokerUnavailable, FlashsaleError
 
-_ANSWER_SECONDS = 10.0
+_ANSWER_SECONDS = 30.0
+# Returning 100,000 letters was seen to take a busy node more than 10 s.
+_RETURNS_A_SECOND = 1_000
 # The end of the queue is where nothing has come for so long and nothing is ready.
 _QUIET_SECONDS = 0.2
-_SILENCE_SECONDS = 5.0
+# A node that takes back what was held before can be silent for seconds.
+_SILENCE_SECONDS = 60.0
 _SCAN_WINDOW = 500
 _NOT_FOUND = 404
 _CURRENT_TYPE = re.compile("x-queue-type.*current is .*'quorum'")
@@ -69,6 +72,7 @@ class HeldQueue:
         self._channel: Any = None  # pika is untyped
         self._allow_quorum = allow_quorum
         self._held_since: float | None = None
+        self._taken = 0
 
     def __enter__(self) -> Self:
         try:
@@ -130,9 +134,10 @@ class HeldQueue:
         def on_delivery(_channel: Any, method: Any, properties: Any, body: bytes) -> None:
             nonlocal taken
             taken += 1
+            self._taken += 1
             handle(Held(method.delivery_tag, properties, body))
 
-        with self._answers(_SILENCE_SECONDS + _ANSWER_SECONDS):
+        with self._answers():
             channel = self._channel = self._channel or self._connection.channel()
             self._held_since = self._held_since or time.monotonic()
             channel.basic_qos(prefetch_count=limit)
@@ -143,8 +148,13 @@ class HeldQueue:
                 self._connection.process_data_events(time_limit=_QUIET_SECONDS)
             if taken > came:
                 came, last, is_empty = taken, time.monotonic(), False
-            elif is_empty or time.monotonic() - last > _SILENCE_SECONDS:
+            elif is_empty:
                 break
+            elif time.monotonic() - last > _SILENCE_SECONDS:
+                raise BrokerUnavailable(
+                    f"RabbitMQ has letters in queue {self.queue!r} and sends none; look there for"
+                    " an exclusive consumer or an alarm, and run it again"
+                )
             else:
                 # The last letters may still be on their way: one more turn.
                 is_empty = self.depth().ready == 0
@@ -158,12 +168,9 @@ class HeldQueue:
         """Give all letters that are ready now to `handle`, and hold them; returns how many."""
         expected = self.depth().ready
         taken = 0
-        while taken < expected:
-            window = min(_SCAN_WINDOW, expected - taken)
-            came = self.take(window, handle)
+        # Until a window stays empty: a slow node may send less than a window at first.
+        while taken < expected and (came := self.take(min(_SCAN_WINDOW, expected - taken), handle)):
             taken += came
-            if came < window:
-                break
         return taken
 
     def ack(self, tags: Sequence[int]) -> None:
@@ -176,8 +183,9 @@ class HeldQueue:
         """Return all that is held; the next taken is the queue's head again."""
         channel, self._channel = self._channel, None
         self._held_since = None
+        most, self._taken = self._taken, 0
         if channel is not None:
-            with self._answers():
+            with self._answers(_ANSWER_SECONDS + most / _RETURNS_A_SECOND):
                 channel.basic_nack(0, multiple=True, requeue=True)
                 channel.close()
 
