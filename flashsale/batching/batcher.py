@@ -28,9 +28,11 @@ class Limits:
     """How much is on its way at once, and how long one wait for more may last."""
 
     batch_size: int = 500
-    #: Batches with the workers at once. While they are busy the rest is collected, not handed
-    #: out: large batches are what makes the database and the broker cheap.
+    #: Most batches with the workers at once. While one is, the rest is collected until it is back
+    #: or another is full: large batches are what makes the database and the broker cheap.
     in_flight: int = 2
+    #: How long one may take before the next leaves though it is not full.
+    collect_seconds: float = 0.025
     #: Most open deliveries; the channel's prefetch.
     prefetch: int = 2_000
     #: Size of the one batch that ends an outage, or shows that it lasts.
@@ -207,6 +209,8 @@ class Batcher(Generic[T]):
         due = float("inf")
         if self._held and self._room():
             due = self._held[0][0]
+        if self._collects() and (self._intake or self._held):
+            due = min(due, self._collected_at())
         if self._ledger.unacknowledged_count:
             due = min(due, self._acknowledged_at + _GAP_SECONDS)
         return due
@@ -220,7 +224,20 @@ class Batcher(Generic[T]):
             return 0
         if self._breaker.state is BreakerState.TRIAL:
             return 0 if self._in_flight else min(self._limits.trial_size, self._limits.batch_size)
-        return self._limits.batch_size if len(self._in_flight) < self._limits.in_flight else 0
+        if len(self._in_flight) >= self._limits.in_flight or self._collects():
+            return 0
+        return self._limits.batch_size
+
+    def _collects(self) -> bool:
+        """Whether what could be handed out now had better grow until a batch is back."""
+        return (
+            self.waiting_since is not None
+            and len(self._intake) < self._limits.batch_size
+            and self._clock() < self._collected_at()
+        )
+
+    def _collected_at(self) -> float:
+        return (self.waiting_since or 0.0) + self._limits.collect_seconds
 
     def _retry(self, room: int) -> Batch[T]:
         _, _, batch = heapq.heappop(self._held)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from flashsale.batching import (
@@ -19,7 +21,9 @@ from flashsale.batching import (
 from flashsale.batching.batcher import Acknowledgement
 from tests.simulation.clock import Clock
 
-LIMITS = Limits(batch_size=4, in_flight=2, prefetch=20, trial_size=2)
+# A second batch leaves at once, unless a test is about that.
+LIMITS = Limits(batch_size=4, in_flight=2, collect_seconds=0.0, prefetch=20, trial_size=2)
+COLLECTING = replace(LIMITS, collect_seconds=0.5)
 UNREADABLE = Rejection("unreadable")
 REFUSED = Rejection("constraint", "23514")
 
@@ -27,14 +31,14 @@ REFUSED = Rejection("constraint", "23514")
 class Bench:
     """A batcher with the parts around it."""
 
-    def __init__(self) -> None:
+    def __init__(self, limits: Limits = LIMITS) -> None:
         self.clock = Clock()
         self.breaker = Breaker(clock=self.clock)
         self.tally = Tally()
         self.batcher = Batcher(
             lambda body: UNREADABLE if body == b"unreadable" else body.decode(),
             breaker=self.breaker,
-            limits=LIMITS,
+            limits=limits,
             tally=self.tally,
             clock=self.clock,
         )
@@ -83,9 +87,9 @@ class Bench:
 
 
 @pytest.fixture
-def bench() -> Bench:
+def bench(request: pytest.FixtureRequest) -> Bench:
     """With the first trial behind it."""
-    bench = Bench()
+    bench = Bench(getattr(request, "param", LIMITS))
     bench.pass_probe()
     bench.breaker.succeed()
     return bench
@@ -117,6 +121,47 @@ def test_while_all_workers_are_busy_deliveries_are_collected(bench: Bench) -> No
 
     bench.succeed(first)
     assert bench.sizes() == [3]
+
+
+@pytest.mark.parametrize("bench", [COLLECTING], indirect=True)
+def test_while_a_batch_is_with_the_workers_the_next_leaves_only_full(bench: Bench) -> None:
+    bench.arrive(1)
+    first = bench.hand_out()
+    bench.arrive(LIMITS.batch_size - 1)
+    assert not bench.batcher.is_ready()
+    assert bench.sizes() == []
+
+    bench.arrive(1)
+    assert bench.sizes() == [LIMITS.batch_size]
+
+    bench.arrive(1)
+    bench.succeed(first)
+    assert bench.sizes() == []
+
+
+@pytest.mark.parametrize("bench", [COLLECTING], indirect=True)
+def test_as_the_last_batch_comes_back_what_was_collected_leaves_at_once(bench: Bench) -> None:
+    bench.arrive(1)
+    first = bench.hand_out()
+    bench.arrive(2)
+
+    bench.succeed(first)
+
+    assert bench.sizes() == [2]
+
+
+@pytest.mark.parametrize("bench", [COLLECTING], indirect=True)
+def test_beside_a_batch_that_takes_long_the_next_leaves_as_it_is(bench: Bench) -> None:
+    """What waits for a lock must not keep all others waiting."""
+    bench.arrive(1)
+    bench.hand_out()
+    bench.arrive(2)
+    assert bench.batcher.next_due_at() == bench.clock() + COLLECTING.collect_seconds
+
+    bench.clock.advance(COLLECTING.collect_seconds)
+
+    assert bench.batcher.next_due_at() == float("inf")
+    assert bench.sizes() == [2]
 
 
 def test_a_batch_is_no_larger_than_its_limit(bench: Bench) -> None:

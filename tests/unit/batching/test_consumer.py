@@ -331,6 +331,7 @@ def test_a_drain_gives_back_what_no_worker_has_begun(started: Bench) -> None:
     for number in range(4):
         started.rabbit.publish(f"good-{number}".encode())
         started.turn()
+        started.clock.advance(Limits().collect_seconds)
     assert started.rabbit.unacknowledged == 4
     assert len(started.process.batches()) == 2
 
