@@ -40,6 +40,9 @@ class Confirmation:
         self._metrics = metrics or WorkerMetrics()
         #: When an order was last written, in seconds since the epoch; 0 where none was.
         self.last_commit_at = 0.0
+        #: When the first event of the latest batch was made, likewise; and its age at its verdict.
+        self.last_event_at = 0.0
+        self.last_event_age = 0.0
         self._trail = trail
         self._failures_limit = failures_limit
 
@@ -93,7 +96,9 @@ class Confirmation:
         # One stands for all of its batch: reading a date for each would cost more than the rest.
         occurred_at = batch.items[0].occurred_at
         if occurred_at is not None:
-            self._metrics.event_age_seconds.observe(max(0.0, now - occurred_at.timestamp()))
+            self.last_event_at = occurred_at.timestamp()
+            self.last_event_age = max(0.0, now - self.last_event_at)
+            self._metrics.event_age_seconds.observe(self.last_event_age)
         if confirmed:
             self.last_commit_at = now
         if log.isEnabledFor(logging.DEBUG):

@@ -203,6 +203,8 @@ class PurchaseWorker:
             "audit_dropped": self.trail.dropped,
             "audit_reconciled": self._reconciler.written,
             "last_commit_at": self._confirmation.last_commit_at,
+            "last_event_at": self._confirmation.last_event_at,
+            "last_event_age": self._confirmation.last_event_age,
         }
         return Report(
             pid=os.getpid(),

@@ -124,6 +124,13 @@ def answers_within(connection: pika.BlockingConnection, seconds: float) -> Itera
         below.ioloop.remove_timeout(timeout)
 
 
+def disconnect(connection: pika.BlockingConnection, seconds: float) -> None:
+    """Close the connection, and wait `seconds` at most for the node to agree. Never raises."""
+    # pika asserts on the state of connections that end while it works on them.
+    with suppress(AMQPError, OSError, AssertionError), answers_within(connection, seconds):
+        connection.close()
+
+
 def unavailable(
     failures: Sequence[tuple[pika.URLParameters, BaseException]],
 ) -> BrokerUnavailable:

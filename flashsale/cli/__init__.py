@@ -27,6 +27,8 @@ COMMANDS = {
     "topology": _Entry("flashsale.cli.topology", "Create the queues, where a worker may not."),
     "publish": _Entry("flashsale.cli.publish", "Publish purchase events, all confirmed."),
     "health": _Entry("flashsale.cli.health", "Say whether the workers here live, and are ready."),
+    "status": _Entry("flashsale.cli.status", "Show how it goes now: queues, orders, workers."),
+    "top": _Entry("flashsale.cli.top", "Show the same live, on a terminal."),
     "verify": _Entry("flashsale.cli.verify", "Search the tables for anything that must not be."),
     "report": _Entry("flashsale.cli.report", "Write one page on how a sale went."),
     "audit": _Entry("flashsale.cli.audit", "Complete the audit trail now."),

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Self
 from pika.exceptions import AMQPError, ChannelClosedByBroker
 from pika.spec import BasicProperties
 
-from flashsale.brokers.connections import answers_within, open_blocking
+from flashsale.brokers.connections import answers_within, disconnect, open_blocking
 from flashsale.errors import BrokerMisconfigured, BrokerUnavailable, FlashsaleError
 
 _ANSWER_SECONDS = 30.0
@@ -127,6 +127,17 @@ class HeldQueue:
                 return f"others are not kept away, RabbitMQ says: {refusal.reply_text}"
         return None
 
+    def is_locked(self) -> bool:
+        """Whether somebody else who changes these letters keeps others away."""
+        with self._answers():
+            channel = self._connection.channel()
+            try:
+                channel.queue_declare(f"{self.queue}.lock", passive=True)
+            except ChannelClosedByBroker as refusal:
+                return bool(refusal.reply_code == _LOCKED)
+            channel.close()
+        return False
+
     def take(self, limit: int, handle: Callable[[Held], None]) -> int:
         """Hold up to `limit` more letters, each given to `handle`; fewer at the queue's end."""
         taken = 0
@@ -196,12 +207,8 @@ class HeldQueue:
 
     def close(self) -> None:
         """Give back all that is held, and disconnect. Never raises; may be repeated."""
-        try:
-            if self._connection.is_open:
-                with answers_within(self._connection, _ANSWER_SECONDS):
-                    self._connection.close()
-        except (AMQPError, OSError, AssertionError):
-            return  # it is gone, and what was held has returned with it
+        # Where that fails it is gone, and what was held has returned with it.
+        disconnect(self._connection, _ANSWER_SECONDS)
 
     def refuse_quorum(self) -> None:
         """Raise :class:`QueueIsQuorum`, unless it is allowed."""

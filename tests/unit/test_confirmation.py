@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -105,6 +107,10 @@ def test_a_batch_is_counted_with_what_was_done_before(
     assert metrics.batch_events.report()["sum"] == 5
     assert sum(metrics.batch_seconds.report()["counts"]) == 2
     assert sum(metrics.event_age_seconds.report()["counts"]) == 1  # the other has no timestamp
+    assert confirmation.last_event_at == datetime(2026, 1, 1, tzinfo=UTC).timestamp()
+    assert confirmation.last_event_at + confirmation.last_event_age == pytest.approx(
+        time.time(), abs=60
+    )
     assert sum(metrics.database_seconds["confirm"].report()["counts"]) == 2
     assert sum(metrics.database_seconds["probe"].report()["counts"]) == 1
     assert [(line.events, line.confirmed, line.duplicates) for line in caplog.records] == [

@@ -1,0 +1,130 @@
+"""How it goes now: the queues, the orders and the workers, each asked where it is known.
+
+A source that is away is told in its place, and hides no other. No purchase is ever taken to look
+at it: RabbitMQ shows a message only to those who take it, and the age of those that wait follows
+from the one that a worker took last.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any, Self, TypeVar
+
+from flashsale.errors import BrokerError, StoreError
+from flashsale.settings import Settings
+from flashsale.status.broker import BrokerStatus, BrokerWatch
+from flashsale.status.database import DatabaseStatus, DatabaseWatch
+from flashsale.status.workers import WorkersStatus, look_at_workers
+
+__all__ = ["Status", "StatusWatch"]
+
+T = TypeVar("T")
+E = TypeVar("E", bound=Exception)
+
+
+@dataclass(frozen=True)
+class Status:
+    """One moment. Of RabbitMQ and the database there is either what they say or their error."""
+
+    at: datetime
+    purchase_queue: str
+    dead_letter_queue: str
+    workers: WorkersStatus
+    broker: BrokerStatus | None = None
+    broker_error: BrokerError | None = None
+    database: DatabaseStatus | None = None
+    database_error: StoreError | None = None
+
+    @property
+    def oldest_seconds_at_most(self) -> float | None:
+        """The age of the oldest purchase in the queue is not more; None where that is not known.
+
+        RabbitMQ hands them out in their order, so all that wait were made after the one that a
+        worker here has had last. Redelivered ones may be older.
+        """
+        if self.broker is None:
+            return None
+        if not self.broker.purchases.ready:
+            return 0.0
+        if self.workers.last_event_at is None:
+            return None
+        return max(0.0, self.at.timestamp() - self.workers.last_event_at)
+
+    def record(self) -> dict[str, Any]:
+        """All of it, for JSON; docs/status.md names the fields."""
+        return {
+            "at": self.at.isoformat(),
+            "broker": self._broker_record(),
+            "database": asdict(self.database)
+            if self.database
+            else {"error": str(self.database_error)},
+            "workers": {
+                "processes": [asdict(process) for process in self.workers.processes],
+                "in_flight": self.workers.in_flight,
+                "audit_rows": self.workers.audit_rows,
+                "lag_seconds": self.workers.lag_seconds,
+            },
+            "oldest_seconds_at_most": self.oldest_seconds_at_most,
+        }
+
+    def _broker_record(self) -> dict[str, Any]:
+        if self.broker is None:
+            return {"error": str(self.broker_error)}
+        reasons = self.broker.reasons
+        return {
+            "purchases": {"queue": self.purchase_queue, **self.broker.purchases._asdict()},
+            "dead_letters": {
+                "queue": self.dead_letter_queue,
+                **self.broker.dead_letters._asdict(),
+                "looked_at": reasons.seen,
+                "reasons": dict(reasons.counts),
+                "reasons_problem": reasons.problem,
+            },
+        }
+
+
+class StatusWatch:
+    """Looks at everything, again and again if asked to, with the connections kept."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._broker = BrokerWatch(settings)
+        self._database = DatabaseWatch(settings.database)
+        # Side by side, so that one that is silent costs no more than its own time.
+        self._threads = ThreadPoolExecutor(2, "status")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._threads.shutdown()
+        self._broker.close()
+        self._database.close()
+
+    def look(self) -> Status:
+        """How it is now. Takes as long as the slowest source: five seconds for a silent one."""
+        broker = self._threads.submit(_asked, self._broker.look, BrokerError)
+        database = self._threads.submit(_asked, self._database.look, StoreError)
+        broker_status, broker_error = broker.result()
+        database_status, database_error = database.result()
+        return Status(
+            datetime.fromtimestamp(time.time(), UTC),
+            self._settings.purchase_queue,
+            self._settings.dead_letter_queue,
+            look_at_workers(self._settings.state_folder),
+            broker_status,
+            broker_error,
+            database_status,
+            database_error,
+        )
+
+
+def _asked(look: Callable[[], T], failure: type[E]) -> tuple[T, None] | tuple[None, E]:
+    try:
+        return look(), None
+    except failure as error:
+        return None, error
