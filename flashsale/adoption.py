@@ -82,6 +82,12 @@ def create_or_adopt(database: peewee.Database, table: Table, statements: Sequenc
         )
 
 
+def misfits(database: peewee.Database, table: Table) -> list[str] | None:
+    """All that keeps an existing table from being used; None where there is no such table."""
+    found = _columns(database, table.name)
+    return _misfits(database, table, found) if found else None
+
+
 def drop_if_empty(database: peewee.Database, name: str) -> None:
     """Drop the table `name`; one that is not there is no error.
 

@@ -11,7 +11,8 @@ the finished migrations under patches of Peewee that all threads see.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+import runpy
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -20,11 +21,11 @@ import peewee
 from peewee_migrate import Router
 from peewee_migrate.models import MIGRATE_TABLE
 
-from flashsale.adoption import MigrationError
+from flashsale.adoption import MigrationError, Table
 from flashsale.database import session
 from flashsale.errors import StoreError
 
-__all__ = ["MigrationError", "MigrationState", "migrate", "roll_back", "status"]
+__all__ = ["MigrationError", "MigrationState", "migrate", "roll_back", "status", "tables"]
 
 _LOCK_KEY = int.from_bytes(b"flashmig")
 _FIRST = "001_create_sales.py"
@@ -116,6 +117,16 @@ def status(database: peewee.Database) -> list[MigrationState]:
                 rows = database.execute_sql(f"SELECT name FROM {MIGRATE_TABLE}").fetchall()
                 applied = {name for (name,) in rows}
     return [MigrationState(name, name in applied) for name in _names()]
+
+
+def tables() -> list[tuple[Table, Sequence[str]]]:
+    """The tables that the migrations make, each with the statements of its indexes."""
+    found = []
+    for name in _names():
+        of_file = runpy.run_path(str(_folder() / f"{name}.py"))
+        made = [value for value in of_file.values() if isinstance(value, Table)]
+        found += [(table, of_file.get("INDEXES", ())) for table in made]
+    return found
 
 
 @contextmanager

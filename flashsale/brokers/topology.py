@@ -31,6 +31,15 @@ class Part(NamedTuple):
     exists: bool
 
 
+def purchase_queue_arguments(dead_letter_queue: str, queue_type: QueueType) -> dict[str, str]:
+    """What the purchase queue is declared with; the dead-letter queue has no argument."""
+    arguments = {
+        "x-dead-letter-exchange": "",
+        "x-dead-letter-routing-key": dead_letter_queue,
+    }
+    return arguments | ({"x-queue-type": queue_type} if queue_type == "quorum" else {})
+
+
 def ensure_topology(
     connection: pika.BlockingConnection,
     *,
@@ -47,12 +56,7 @@ def ensure_topology(
         BrokerMisconfigured: a queue neither exists nor can be declared, or is not to be used.
         BrokerUnavailable: the connection was lost.
     """
-    arguments = {
-        "x-dead-letter-exchange": "",
-        "x-dead-letter-routing-key": dead_letter_queue,
-    }
-    if queue_type == "quorum":
-        arguments["x-queue-type"] = queue_type
+    arguments = purchase_queue_arguments(dead_letter_queue, queue_type)
     # The dead-letter queue first: from its first moment the other one must not drop a message.
     notices = (
         _declare(connection, dead_letter_queue, {}),

@@ -29,6 +29,7 @@ COMMANDS = {
     "health": _Entry("flashsale.cli.health", "Say whether the workers here live, and are ready."),
     "status": _Entry("flashsale.cli.status", "Show how it goes now: queues, orders, workers."),
     "top": _Entry("flashsale.cli.top", "Show the same live, on a terminal."),
+    "doctor": _Entry("flashsale.cli.doctor", "Examine servers, tables and settings; change none."),
     "verify": _Entry("flashsale.cli.verify", "Search the tables for anything that must not be."),
     "report": _Entry("flashsale.cli.report", "Write one page on how a sale went."),
     "audit": _Entry("flashsale.cli.audit", "Complete the audit trail now."),

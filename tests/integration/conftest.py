@@ -1,4 +1,4 @@
-"""Databases for the tests of what is stored, and dead letters for those of their commands."""
+"""Databases for the tests of what is stored, and what the tests of commands act upon."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import pytest
 from flashsale.cli import cli, exits
 from tests.conftest import QueueNames
 from tests.support.letters import LetterBox
+from tests.support.patients import Patient
+from tests.support.shop import Shop
 from tests.support.stores import Store, open_store
 
 Run = Callable[..., tuple[int, str, str]]
@@ -53,3 +55,21 @@ def run(
         return code, *capsys.readouterr()
 
     return run
+
+
+@pytest.fixture
+def patient(
+    postgres_url: str,
+    rabbitmq_url: str,
+    queue_names: QueueNames,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Patient:
+    shop = Shop(postgres_url, rabbitmq_url, *queue_names)
+    shop.publish([])
+    with shop.channel() as channel:
+        channel.exchange_declare(shop.dead_letter_queue, "fanout", durable=True)
+    patient = Patient(shop, monkeypatch, capsys)
+    patient.set(FLASHSALE_STATE_FOLDER=str(tmp_path / "state"))
+    return patient

@@ -1,0 +1,115 @@
+"""Policies, which AMQP does not tell of: asked of RabbitMQ's management API, where it answers."""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import json
+import ssl
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import pika
+
+from flashsale.doctor.finding import Finding, fail, ok, unknown
+from flashsale.doctor.queues import losses
+from flashsale.settings import Settings
+
+_PORT, _TLS_PORT = 15_672, 15_671
+_ANSWER_SECONDS = 3.0
+_MOST_BYTES = 1_000_000
+
+
+class _NotTold(Exception):
+    """The API did not answer, or refused; the text says which."""
+
+
+def examine_policies(
+    node: pika.URLParameters, management: str | None, settings: Settings
+) -> Iterator[Finding]:
+    """Whether a policy makes either queue lose messages, or sends its dead letters elsewhere."""
+    queues = {"purchase-queue": settings.purchase_queue}
+    queues["dead-letter-queue"] = settings.dead_letter_queue
+    for check, queue in queues.items():
+        try:
+            found = _ask(
+                node, management, f"/api/queues/{_quoted(node.virtual_host)}/{_quoted(queue)}"
+            )
+        except _NotTold as why:
+            yield unknown(
+                "policies",
+                f"not told: {why}",
+                f"see `rabbitmqctl list_policies --vhost {node.virtual_host}`, or name the"
+                " management API's address with --management",
+            )
+            return
+        definition = found.get("effective_policy_definition") or {}
+        if not isinstance(definition, dict):  # an empty one is a list in some versions
+            definition = {}
+        yield from _judged(check, queue, definition, settings) or [
+            ok("policies", f"{queue!r} has {'a harmless' if definition else 'no'} policy")
+        ]
+
+
+def _judged(
+    check: str, queue: str, definition: dict[str, Any], settings: Settings
+) -> list[Finding]:
+    found = list(losses("policies", queue, definition, "policy"))
+    key = definition.get("dead-letter-routing-key", settings.dead_letter_queue)
+    if check == "purchase-queue" and (
+        definition.get("dead-letter-exchange") or key != settings.dead_letter_queue
+    ):
+        # Arguments win over policies, where the queue has them.
+        found.append(
+            fail(
+                "policies",
+                f"a policy sends the dead letters of {queue!r} elsewhere where its arguments do not"
+                " say it",
+                f"let it name {settings.dead_letter_queue}, or clear it",
+            )
+        )
+    return found
+
+
+def _ask(node: pika.URLParameters, management: str | None, path: str) -> dict[str, Any]:
+    tls = node.ssl_options is not None
+    host, port = node.host, _TLS_PORT if tls else _PORT
+    if management is not None:
+        parts = urlsplit(management if "//" in management else f"//{management}")
+        tls = parts.scheme == "https" or (not parts.scheme and tls)
+        host, port = parts.hostname or host, parts.port or port
+    connection: http.client.HTTPConnection
+    if tls:
+        context = node.ssl_options.context if node.ssl_options else ssl.create_default_context()
+        connection = http.client.HTTPSConnection(
+            host, port, timeout=_ANSWER_SECONDS, context=context
+        )
+    else:
+        connection = http.client.HTTPConnection(host, port, timeout=_ANSWER_SECONDS)
+    user = f"{node.credentials.username}:{node.credentials.password}"
+    headers = {"Authorization": f"Basic {base64.b64encode(user.encode()).decode()}"}
+    where = f"the management API at {host}:{port}"
+    try:
+        connection.request("GET", path, headers=headers)
+        response = connection.getresponse()
+        body = response.read(_MOST_BYTES)
+    except (OSError, http.client.HTTPException):
+        raise _NotTold(f"{where} does not answer") from None
+    finally:
+        connection.close()
+    if response.status == http.HTTPStatus.NOT_FOUND:
+        raise _NotTold("the queue does not exist")
+    if response.status != http.HTTPStatus.OK:
+        raise _NotTold(f"{where} answers {response.status}: the user needs the tag `management`")
+    try:
+        found = json.loads(body)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise _NotTold(f"{where} answers something else")
+    return found
+
+
+def _quoted(name: str) -> str:
+    return quote(name, safe="")
