@@ -21,7 +21,11 @@ _RETURNS_A_SECOND = 1_000
 _QUIET_SECONDS = 0.2
 # A node that takes back what was held before can be silent for seconds.
 _SILENCE_SECONDS = 60.0
-_SCAN_WINDOW = 500
+_STILL_SECONDS = 3.0
+_POLL_SECONDS = 0.05
+# As few as can be: RabbitMQ takes back the letters of each window by themselves, and that is slow.
+# It is the most that a prefetch can be.
+_SCAN_WINDOW = 65_535
 _NOT_FOUND = 404
 _CURRENT_TYPE = re.compile("x-queue-type.*current is .*'quorum'")
 _LOCKED = 405
@@ -72,7 +76,7 @@ class HeldQueue:
         self._channel: Any = None  # pika is untyped
         self._allow_quorum = allow_quorum
         self._held_since: float | None = None
-        self._taken = 0
+        self._held = 0
 
     def __enter__(self) -> Self:
         try:
@@ -145,7 +149,7 @@ class HeldQueue:
         def on_delivery(_channel: Any, method: Any, properties: Any, body: bytes) -> None:
             nonlocal taken
             taken += 1
-            self._taken += 1
+            self._held += 1
             handle(Held(method.delivery_tag, properties, body))
 
         with self._answers():
@@ -189,16 +193,27 @@ class HeldQueue:
         with self._answers():
             for tag in tags:
                 self._channel.basic_ack(tag)
+                self._held -= 1
 
     def give_back(self) -> None:
-        """Return all that is held; the next taken is the queue's head again."""
+        """Return all that is held, and wait until it is there; the next taken is the head again."""
         channel, self._channel = self._channel, None
         self._held_since = None
-        most, self._taken = self._taken, 0
-        if channel is not None:
-            with self._answers(_ANSWER_SECONDS + most / _RETURNS_A_SECOND):
-                channel.basic_nack(0, multiple=True, requeue=True)
-                channel.close()
+        held, self._held = self._held, 0
+        if channel is None:
+            return
+        with self._answers(_ANSWER_SECONDS + held / _RETURNS_A_SECOND):
+            channel.basic_nack(0, multiple=True, requeue=True)
+            channel.close()
+        # RabbitMQ returns it in parts, also after it has closed the channel; meanwhile a look
+        # would find a part of the letters. Where somebody else takes them, the count stands still.
+        most, moved_at = -1, time.monotonic()
+        while (ready := self.depth().ready) < held:
+            if ready > most:
+                most, moved_at = ready, time.monotonic()
+            elif time.monotonic() - moved_at > _STILL_SECONDS:
+                return
+            self.wait(_POLL_SECONDS)
 
     def wait(self, seconds: float) -> None:
         """Let time pass while RabbitMQ's heartbeats are answered."""
