@@ -6,21 +6,24 @@ import json
 import logging
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import islice
+from operator import attrgetter
 from typing import NamedTuple
 
 import peewee
 
-from flashsale.database import array_literal, session
+from flashsale.database import session
 from flashsale.errors import StoreError
 from flashsale.ids import audit_id, audit_id_without_order
+from flashsale.isolation import RowFault, isolate
 from flashsale.metrics import WorkerMetrics
 from flashsale.models import AuditEventType
 from flashsale.purchases import Purchase
+from flashsale.statements import array_literal, execute
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +49,7 @@ ON CONFLICT DO NOTHING
 """
 # One statement takes this many rows at most, however long the queue has grown.
 _ROWS_PER_STATEMENT = 1_000
+_BY_ID = attrgetter("id")
 
 
 class AuditEntry(NamedTuple):
@@ -119,6 +123,8 @@ class AuditTrail:
         self.dropped = 0
         #: When a flush last wrote, failed, or found nothing to do, by ``time.monotonic()``.
         self.moved_at = time.monotonic()
+        #: Rows that the database refused while it took others.
+        self.refused = 0
 
     def __len__(self) -> int:
         """Events that wait for a flush."""
@@ -143,7 +149,8 @@ class AuditTrail:
         """Write what waits. Returns the number of events written.
 
         One flush runs at a time; a second caller waits for it and then takes what came since.
-        An event leaves the queue only after its row is committed.
+        An event leaves the queue only after its row is committed, or is refused while others of
+        the same flush are taken.
 
         Raises:
             StoreError: what was not written stays in the queue.
@@ -154,15 +161,20 @@ class AuditTrail:
                 with self._recording:
                     events = list(islice(self._waiting, _ROWS_PER_STATEMENT))
                 with self._metrics.database("audit_flush"):
-                    write_events(self._database, events)
+                    refused = write_events(self._database, events)
+                if len(refused) == len(events):
+                    # As likely the table's fault as that of each of them: nothing is concluded.
+                    raise refused[0]
+                report_refused(refused)
                 with self._recording:
                     # Only this thread takes from the left, and `record` drops from the right only
                     # what it has just added, so these are the very events that were written.
                     for _ in events:
                         self._waiting.popleft()
                     self._is_dropping = False
-                written += len(events)
-                self.written += len(events)
+                written += len(events) - len(refused)
+                self.written += len(events) - len(refused)
+                self.refused += len(refused)
                 self.moved_at = time.monotonic()
         return written
 
@@ -183,18 +195,33 @@ class AuditTrail:
         return written
 
 
-def write_events(database: peewee.Database, events: Sequence[AuditEntry]) -> None:
+def write_events(database: peewee.Database, events: Sequence[AuditEntry]) -> list[RowFault]:
     """Insert rows that are not there yet, in one statement; committed when this returns.
 
+    Returns the faults of the rows that the database refuses; all others are written.
+
     Raises:
-        StoreError: nothing of it was written, or all of it (a lost reply); repeating is harmless.
+        StoreError: what was written before is not known; repeating is harmless.
     """
     with session(database):
+        faults = isolate(partial(_insert, database), events, id_of=_BY_ID, order=_BY_ID)
+        return [fault for _, fault in faults]
+
+
+def report_refused(faults: Sequence[RowFault]) -> None:
+    """Log that rows of the trail are missing for good, if any are."""
+    if faults:
+        causes = dict(Counter(str(fault) for fault in faults))
+        log.error("audit.rows_refused", extra={"rows": len(faults), "causes": causes})
+
+
+def _insert(database: peewee.Database, events: Sequence[AuditEntry]) -> None:
+    with session(database):
         if isinstance(database, peewee.SqliteDatabase):
-            database.execute_sql(_INSERT_SQLITE, (json.dumps(events),))
+            execute(database, _INSERT_SQLITE, [json.dumps(events)])
         else:
             columns = [array_literal(column) for column in zip(*events, strict=True)]
-            database.execute_sql(_INSERT_POSTGRES, columns)
+            execute(database, _INSERT_POSTGRES, columns)
 
 
 def now() -> datetime:

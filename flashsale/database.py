@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import select
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -101,20 +101,6 @@ def session(database: peewee.Database) -> Iterator[peewee.Database]:
             database.close_idle()
         # The driver's own text is cut off here: it quotes values of rows.
         raise fault from None
-
-
-def array_literal(texts: Sequence[str]) -> str:
-    """PostgreSQL's text form of an array, for a parameter that the statement casts.
-
-    A list as parameter costs both sides several times as much: psycopg2 quotes each element, and
-    the server parses, plans and evaluates an expression of as many constants.
-    """
-    if not texts:
-        return "{}"
-    elements = '","'.join(texts)
-    if "\\" in elements or elements.count('"') != 2 * (len(texts) - 1):
-        elements = '","'.join(text.replace("\\", r"\\").replace('"', r"\"") for text in texts)
-    return f'{{"{elements}"}}'
 
 
 def close_database(database: peewee.Database) -> None:

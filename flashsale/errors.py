@@ -57,7 +57,16 @@ class StoreError(FlashsaleError):
 
 
 class EventFault(StoreError):
-    """A value or a reference in the statement is wrong: one of its events is at fault."""
+    """A value or a reference in the statement is wrong: one of its events is at fault.
+
+    ``row_id`` is the id of the row at fault, where the database names it.
+    """
+
+    def __init__(
+        self, message: str, *, sqlstate: str | None = None, row_id: str | None = None
+    ) -> None:
+        self.row_id = row_id
+        super().__init__(message, sqlstate=sqlstate)
 
 
 class TransientFault(StoreError):

@@ -6,6 +6,7 @@ The class of a failure decides whether an event is dead-lettered, so it follows 
 
 from __future__ import annotations
 
+import re
 import sqlite3
 
 import peewee
@@ -43,6 +44,7 @@ _SYSTEM_CLASSES = {
     "F0": "the server's configuration is damaged",
     "XX": "the server had an internal error",
 }
+_ROW_ID = re.compile(r"\(([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}), ")
 _SQLITE_TRANSIENT = frozenset({"SQLITE_BUSY", "SQLITE_LOCKED"})
 
 
@@ -75,7 +77,13 @@ def _postgres_fault(error: psycopg2.Error, connected: bool) -> StoreError:
     if state is None:
         return _fault_without_state(error, connected)
     if state in _EVENT_STATES or state[:2] in _EVENT_CLASSES:
-        return EventFault(f"refused by {error.diag.constraint_name or 'a type'}", sqlstate=state)
+        # "Failing row contains (…": whatever the language, its first column, our own random id.
+        row = _ROW_ID.search(error.diag.message_detail or "")
+        return EventFault(
+            f"refused by {error.diag.constraint_name or 'a type'}",
+            sqlstate=state,
+            row_id=row and row[1],
+        )
     if state in _TRANSIENT_STATES:
         return TransientFault(_TRANSIENT_STATES[state], sqlstate=state)
     if state[:2] in _SYSTEM_CLASSES:

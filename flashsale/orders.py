@@ -7,12 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import peewee
 
-from flashsale.database import array_literal, session
+from flashsale.database import session
 from flashsale.errors import EventFault, SystemFault, TransientFault, UnclassifiedFault
 from flashsale.ids import new_order_ids
+from flashsale.isolation import isolate
 from flashsale.purchases import Purchase, Reason
+from flashsale.statements import array_literal, execute
 
 _FOREIGN_KEY_VIOLATION = "23503"
 
@@ -53,8 +56,7 @@ LEFT JOIN sales ON sales.id = json_extract(event.value, '$[1]')
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Confirmed:
+class Confirmed(msgspec.Struct, frozen=True, gc=False):
     """The purchase became this order, now and here."""
 
     order_id: str
@@ -91,66 +93,73 @@ class OrderBook:
 
         The outcome of ``purchases[i]`` is written to ``outcomes[i]`` as soon as it is durable, so
         that an exception half way leaves the caller with what was reached: a purchase that is at
-        fault is isolated by halving, while the others commit. Repeating a purchase is harmless.
+        fault is isolated, while the others commit. Repeating a purchase is harmless.
         Without purchases it only shows whether the tables could be written.
 
         Raises:
             TransientFault, SystemFault: where ``outcomes`` has None, nothing is known yet.
             UnclassifiedFault: the same, and each of those purchases failed alone.
         """
+        missing: list[int] = []
         with session(self._database):
-            unclassified = self._confirm(purchases, range(len(purchases)), outcomes)
-        if unclassified is not None:
-            raise unclassified
-
-    def _confirm(
-        self, purchases: Sequence[Purchase], indexes: Sequence[int], outcomes: list[Outcome | None]
-    ) -> UnclassifiedFault | None:
-        try:
-            with session(self._database):
-                self._insert(purchases, indexes, outcomes)
-        except (EventFault, UnclassifiedFault) as fault:
-            indexes = [index for index in indexes if outcomes[index] is None]
-            if not indexes:  # a probe: it is not an event's fault
+            try:
+                unclassified = self._write(purchases, outcomes, missing)
+            except (EventFault, UnclassifiedFault) as fault:
+                # A probe: there is no event that it could be the fault of.
                 raise SystemFault(
                     "the tables refuse even no rows", sqlstate=fault.sqlstate
                 ) from None
-            if len(indexes) > 1:
-                middle = len(indexes) // 2
-                first = self._confirm(purchases, indexes[:middle], outcomes)
-                return self._confirm(purchases, indexes[middle:], outcomes) or first
-            if isinstance(fault, UnclassifiedFault):
-                return fault
-            # The join found the sale, and it was deleted before the row was in.
-            gone = fault.sqlstate == _FOREIGN_KEY_VIOLATION
-            reason = Reason.UNKNOWN_SALE if gone else Reason.CONSTRAINT
-            outcomes[indexes[0]] = Refused(reason, fault.sqlstate)
-        return None
+            # The orders are committed and have their outcomes: this may fail without hiding them.
+            if missing:
+                self._explain(purchases, missing, outcomes)
+        if unclassified is not None:
+            raise unclassified
 
-    def _insert(
-        self, purchases: Sequence[Purchase], indexes: Sequence[int], outcomes: list[Outcome | None]
-    ) -> None:
-        order_ids = new_order_ids(len(indexes))
-        sale_ids = [purchases[index].sale_id for index in indexes]
-        user_ids = [purchases[index].user_id for index in indexes]
-        if self._on_postgres:
-            rows = self._query(
-                _INSERT_POSTGRES, *map(array_literal, (order_ids, sale_ids, user_ids))
+    def _write(
+        self, purchases: Sequence[Purchase], outcomes: list[Outcome | None], missing: list[int]
+    ) -> UnclassifiedFault | None:
+        """Write orders. Adds to `missing` where none was written and no fault tells why."""
+        order_ids = new_order_ids(len(purchases))
+
+        def insert(indexes: Sequence[int]) -> None:
+            inserted = self._insert(
+                [order_ids[index] for index in indexes], [purchases[index] for index in indexes]
             )
+            for index in indexes:
+                if order_ids[index] in inserted:
+                    outcomes[index] = Confirmed(order_ids[index])
+                else:
+                    missing.append(index)
+
+        unclassified: UnclassifiedFault | None = None
+        for index, fault in isolate(
+            insert,
+            range(len(purchases)),
+            id_of=order_ids.__getitem__,
+            order=lambda index: (purchases[index].sale_id, purchases[index].user_id),
+        ):
+            if isinstance(fault, UnclassifiedFault):
+                unclassified = fault
+            else:
+                outcomes[index] = _refused(fault)
+        return unclassified
+
+    def _insert(self, order_ids: list[str], purchases: list[Purchase]) -> set[str]:
+        """Write orders, all or none. Returns the ids of those that were not there."""
+        sale_ids = [purchase.sale_id for purchase in purchases]
+        user_ids = [purchase.user_id for purchase in purchases]
+        if self._on_postgres:
+            arrays = map(array_literal, (order_ids, sale_ids, user_ids))
+            rows = self._query(_INSERT_POSTGRES, *arrays)
         else:
             events = json.dumps(list(zip(order_ids, sale_ids, user_ids, strict=True)))
             rows = self._query(_INSERT_SQLITE, events)
-        inserted = {order_id for (order_id,) in rows}
+        return {order_id for (order_id,) in rows}
 
-        missing = []
-        for index, order_id in zip(indexes, order_ids, strict=True):
-            if order_id in inserted:
-                outcomes[index] = Confirmed(order_id)
-            else:
-                missing.append(index)
-        if not missing:
-            return
-        # The orders are committed and have their outcomes: this may fail without hiding them.
+    def _explain(
+        self, purchases: Sequence[Purchase], missing: list[int], outcomes: list[Outcome | None]
+    ) -> None:
+        """Find the outcomes of the purchases that were not inserted."""
         for index, has_order, has_sale in self._why_not(purchases, missing):
             if has_order:
                 outcomes[index] = _DUPLICATE
@@ -164,18 +173,18 @@ class OrderBook:
         user_ids = [purchases[index].user_id for index in missing]
         if self._on_postgres:
             positions = [str(index) for index in missing]
-            return self._query(
-                _WHY_NOT_POSTGRES, *map(array_literal, (positions, sale_ids, user_ids))
-            )
+            arrays = map(array_literal, (positions, sale_ids, user_ids))
+            return self._query(_WHY_NOT_POSTGRES, *arrays)
         events = json.dumps(list(zip(missing, sale_ids, user_ids, strict=True)))
         return self._query(_WHY_NOT_SQLITE, events)
 
-    def _query(self, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
-        try:
-            rows: list[tuple[Any, ...]] = self._database.execute_sql(sql, parameters).fetchall()
-        except (ValueError, TypeError) as error:
-            # The driver could not send a value. The text would quote it.
-            raise UnclassifiedFault(
-                f"the driver refused a value ({type(error).__name__})"
-            ) from None
+    def _query(self, sql: str, *parameters: str) -> list[tuple[Any, ...]]:
+        with session(self._database):
+            rows: list[tuple[Any, ...]] = execute(self._database, sql, parameters).fetchall()
         return rows
+
+
+def _refused(fault: EventFault) -> Refused:
+    # The join found the sale, and it was deleted before the row was in.
+    gone = fault.sqlstate == _FOREIGN_KEY_VIOLATION
+    return Refused(Reason.UNKNOWN_SALE if gone else Reason.CONSTRAINT, fault.sqlstate)

@@ -12,7 +12,7 @@ from typing import Any
 
 import peewee
 
-from flashsale.audit import AuditEntry, write_events
+from flashsale.audit import AuditEntry, report_refused, write_events
 from flashsale.database import session
 from flashsale.errors import StoreError
 from flashsale.metrics import WorkerMetrics
@@ -139,15 +139,16 @@ class Reconciler:
             to = _moment(end[0][0]) if end else until
             missing = self._rows(_MISSING, since, to, ORDER_CONFIRMED, AuditEventType.CONFIRMED)
             if missing:
-                write_events(
+                refused = write_events(
                     self._database,
                     [
                         AuditEntry.confirmed(sale_id, user_id, order_id, _moment(created_at))
                         for order_id, sale_id, user_id, created_at in missing
                     ],
                 )
-            written += len(missing)
-            self.written += len(missing)
+                # Not searched for again before a process begins anew with all orders.
+                report_refused(refused)
+                written += len(missing) - len(refused)
             # Window by window: one that fails must not have all before it searched again.
             self._searched_to = min(to, until - _OVERLAP)
             since = to

@@ -91,6 +91,19 @@ def test_exactly_the_missing_rows_are_written(store: Store, reconciler: Reconcil
     assert Reconciler(store.database).run() == 0
 
 
+def test_a_row_that_the_database_refuses_does_not_hold_the_others_back(
+    store: Store, reconciler: Reconciler, caplog: pytest.LogCaptureFixture
+) -> None:
+    sale_id = store.add_sale()
+    for user_id in ("a", "bad", "c"):
+        add_order(store, sale_id, user_id)
+    store.forbid_bad_users("order_audit_trail")
+
+    assert reconciler.run() == 2
+    assert [row.user_id for row in store.trail()] == ["a", "c"]
+    assert "audit.rows_refused" in [record.message for record in caplog.records]
+
+
 def test_a_young_order_is_left_to_the_queue_of_its_worker(
     store: Store, reconciler: Reconciler
 ) -> None:

@@ -20,9 +20,14 @@ INSERT INTO sales (id, name, total_stock, starts_at, ends_at, updated_at)
 VALUES (?, 'sale', 1000, '2026-01-01 00:00:00+00:00', '2026-01-02 00:00:00+00:00',
         '2026-01-01 00:00:00+00:00')
 """
-_FORBID_POSTGRES = "ALTER TABLE orders ADD CONSTRAINT forbidden CHECK (user_id NOT LIKE 'bad%')"
+# A refusal of "riddle", which the expression cannot take, does not name its row.
+_FORBID_POSTGRES = """
+ALTER TABLE {table} ADD CONSTRAINT forbidden CHECK (user_id NOT LIKE 'bad%'),
+    ADD CONSTRAINT unanswerable CHECK (user_id NOT LIKE 'riddle%' OR length(user_id) / 0 = 0)
+"""
 _FORBID_SQLITE = """
-CREATE TRIGGER forbidden BEFORE INSERT ON orders WHEN new.user_id LIKE 'bad%'
+CREATE TRIGGER forbidden BEFORE INSERT ON {table}
+WHEN new.user_id LIKE 'bad%' OR new.user_id LIKE 'riddle%'
 BEGIN SELECT RAISE(ABORT, 'forbidden'); END
 """
 
@@ -57,9 +62,13 @@ class Store:
         self.execute(_ADD_SALE, sale_id)
         return sale_id
 
-    def forbid_bad_users(self) -> None:
-        """Let the database refuse the orders of users whose id begins with ``bad``."""
-        self.execute(_FORBID_POSTGRES if self.on_postgres else _FORBID_SQLITE)
+    def forbid_bad_users(self, table: str = "orders") -> None:
+        """Let the database refuse rows of users whose id begins with ``bad`` or ``riddle``.
+
+        PostgreSQL's answer is 23514 for the former, and 22012 for the latter.
+        """
+        statement = _FORBID_POSTGRES if self.on_postgres else _FORBID_SQLITE
+        self.execute(statement.format(table=table))
 
     def order_ids(self) -> dict[tuple[str, str], str]:
         """The order ids by sale and user."""
