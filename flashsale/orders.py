@@ -144,7 +144,7 @@ class OrderBook:
                 outcomes[index] = _refused(fault)
         return unclassified
 
-    def _insert(self, order_ids: list[str], purchases: list[Purchase]) -> set[str]:
+    def _insert(self, order_ids: Sequence[str], purchases: Sequence[Purchase]) -> set[str]:
         """Write orders, all or none. Returns the ids of those that were not there."""
         sale_ids = [purchase.sale_id for purchase in purchases]
         user_ids = [purchase.user_id for purchase in purchases]

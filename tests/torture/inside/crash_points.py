@@ -41,7 +41,7 @@ def _with_result(_args: tuple[Any, ...], result: object) -> bool:
 
 
 def _with_purchases(args: tuple[Any, ...], _result: object) -> bool:
-    return bool(args[2])  # the indexes of OrderBook._insert; a probe has none
+    return bool(args[2])  # those of OrderBook._insert; a probe has none
 
 
 class Point(NamedTuple):

@@ -9,7 +9,6 @@ import signal
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from flashsale.orders import OrderBook
 from flashsale.purchases import Purchase
@@ -55,13 +54,13 @@ WAYS = {"": _be_killed, "-crash": _crash, "-stuck": _stand_still, "-memory": _us
 
 
 def _insert_or_die(
-    book: OrderBook, purchases: Sequence[Purchase], indexes: Sequence[int], outcomes: Any
-) -> None:
-    for index in indexes:
-        _, mark, way = purchases[index].user_id.partition(MARK)
+    book: OrderBook, order_ids: Sequence[str], purchases: Sequence[Purchase]
+) -> set[str]:
+    for purchase in purchases:
+        _, mark, way = purchase.user_id.partition(MARK)
         if mark:
             WAYS.get(way, _be_killed)()
-    _insert(book, purchases, indexes, outcomes)
+    return _insert(book, order_ids, purchases)
 
 
-OrderBook._insert = _insert_or_die  # type: ignore[method-assign,assignment]
+OrderBook._insert = _insert_or_die  # type: ignore[method-assign]
