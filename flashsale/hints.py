@@ -10,6 +10,10 @@ from collections.abc import Mapping
 HINTS: Mapping[str, str] = {
     "audit.flush_failed": "mend the database; the rows wait in memory meanwhile",
     "audit.queue_full": "mend the database; the reconciler writes what was dropped later",
+    "audit.rows_refused": (
+        "mend the constraint or trigger that `causes` names; a restart has missing CONFIRMED rows"
+        " written"
+    ),
     "audit.reconcile_failed": "mend what `cause` names; the next search makes up for it",
     "broker.connection_lost": "look at RabbitMQ's own log; the worker reconnects by itself",
     "broker.deliveries_not_diverted": "install a version of pika that setup.cfg names",
