@@ -6,7 +6,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Final, Generic, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, Literal, TypeVar
+
+import msgspec
 
 if TYPE_CHECKING:
     from flashsale.batching.ledger import Ledger
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class Delivery(NamedTuple):
+class Delivery(msgspec.Struct, frozen=True, gc=False):
     """One message as the broker delivered it; `tag` means something on its own channel only."""
 
     tag: int
