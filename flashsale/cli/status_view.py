@@ -120,7 +120,7 @@ def _reasons(broker: BrokerStatus) -> str:
     by_count = sorted(reasons.counts.items(), key=lambda item: (-item[1], item[0]))
     named = ", ".join(f"{count:,} {reason}" for reason, count in by_count)
     return f": {named}" + (
-        f" (of the first {reasons.seen:,})" if reasons.seen < broker.dead_letters.ready else ""
+        f" (of {reasons.seen:,} looked at)" if reasons.seen < broker.dead_letters.ready else ""
     )
 
 
