@@ -77,17 +77,17 @@ def ensure_dead_letter_exchange(
         BrokerUnavailable: the connection was lost.
     """
     name = dead_letter_queue
-    refusal = _refusal(
+    refused = refusal(
         connection, lambda channel: channel.exchange_declare(name, "fanout", durable=True)
     )
-    if refusal is not None and refusal.reply_code == _REFUSED and _exists(connection, name):
+    if refused is not None and refused.reply_code == _REFUSED and exchange_exists(connection, name):
         return name, None  # bound by `flashsale topology`; to look at that no grant is needed
     # Also where somebody has declared it otherwise: a binding leads to the queue from any type.
-    refusal = _refusal(connection, lambda channel: channel.queue_bind(name, name, routing_key=name))
-    if refusal is None:
+    refused = refusal(connection, lambda channel: channel.queue_bind(name, name, routing_key=name))
+    if refused is None:
         return name, None
     return DEFAULT_EXCHANGE, (
-        f"dead letters go through the default exchange, RabbitMQ says: {refusal.reply_text};"
+        f"dead letters go through the default exchange, RabbitMQ says: {refused.reply_text};"
         " run `flashsale topology` as a user who may declare them one of their own"
     )
 
@@ -103,11 +103,13 @@ def topology_parts(
     """
     parts = []
     for queue in (dead_letter_queue, purchase_queue):
-        refusal = _declaration_refusal(connection, queue, passive=True)
-        if refusal is not None and refusal.reply_code != _NOT_FOUND:
-            raise BrokerMisconfigured(_unusable(queue, refusal))
-        parts.append(Part("queue", queue, refusal is None))
-    parts.append(Part("exchange", dead_letter_queue, _exists(connection, dead_letter_queue)))
+        refused = _declaration_refusal(connection, queue, passive=True)
+        if refused is not None and refused.reply_code != _NOT_FOUND:
+            raise BrokerMisconfigured(_unusable(queue, refused))
+        parts.append(Part("queue", queue, refused is None))
+    parts.append(
+        Part("exchange", dead_letter_queue, exchange_exists(connection, dead_letter_queue))
+    )
     return parts
 
 
@@ -124,9 +126,9 @@ def require_topology(
         BrokerUnavailable: the connection was lost.
     """
     for queue in (purchase_queue, dead_letter_queue):
-        refusal = _declaration_refusal(connection, queue, passive=True)
-        if refusal is not None:
-            raise BrokerMisconfigured(_unusable(queue, refusal))
+        refused = _declaration_refusal(connection, queue, passive=True)
+        if refused is not None:
+            raise BrokerMisconfigured(_unusable(queue, refused))
 
 
 class Depth(NamedTuple):
@@ -149,28 +151,52 @@ def depths(connection: pika.BlockingConnection, queues: Sequence[str]) -> list[D
             channel = connection.channel()
             try:
                 answer = channel.queue_declare(queue, passive=True).method
-            except ChannelClosedByBroker as refusal:
-                raise BrokerMisconfigured(_unusable(queue, refusal)) from refusal
+            except ChannelClosedByBroker as refused:
+                raise BrokerMisconfigured(_unusable(queue, refused)) from refused
             found.append(Depth(answer.message_count, answer.consumer_count))
             channel.close()
     return found
 
 
+def exchange_exists(connection: pika.BlockingConnection, exchange: str) -> bool:
+    """Whether there is such an exchange; no right is needed to ask. Raises BrokerUnavailable."""
+    return not refusal(connection, lambda channel: channel.exchange_declare(exchange, passive=True))
+
+
+def refusal(
+    connection: pika.BlockingConnection, request: Callable[[BlockingChannel], object]
+) -> ChannelClosedByBroker | None:
+    """What RabbitMQ answers to the request where it does not accept it.
+
+    Raises:
+        BrokerUnavailable: the connection was lost.
+    """
+    # A refused request closes its channel, so each has its own.
+    with _connection_errors():
+        channel = connection.channel()
+        try:
+            request(channel)
+        except ChannelClosedByBroker as refused:
+            return refused
+        channel.close()
+    return None
+
+
 def _declare(
     connection: pika.BlockingConnection, queue: str, arguments: Mapping[str, Any]
 ) -> str | None:
-    refusal = _declaration_refusal(connection, queue, arguments=arguments)
-    if refusal is None:
+    refused = _declaration_refusal(connection, queue, arguments=arguments)
+    if refused is None:
         return None
     missing = _declaration_refusal(connection, queue, passive=True)
     if missing is not None:
         raise BrokerMisconfigured(
-            f"queue {queue!r} could not be declared, RabbitMQ says: {refusal.reply_text};"
+            f"queue {queue!r} could not be declared, RabbitMQ says: {refused.reply_text};"
             f" {_unusable(queue, missing)}"
-        ) from refusal
-    if refusal.reply_code == _REFUSED:
+        ) from refused
+    if refused.reply_code == _REFUSED:
         return None
-    return f"queue {queue!r} is used as it is, RabbitMQ says: {refusal.reply_text}"
+    return f"queue {queue!r} is used as it is, RabbitMQ says: {refused.reply_text}"
 
 
 def _declaration_refusal(
@@ -180,32 +206,12 @@ def _declaration_refusal(
     passive: bool = False,
     arguments: Mapping[str, Any] | None = None,
 ) -> ChannelClosedByBroker | None:
-    return _refusal(
+    return refusal(
         connection,
         lambda channel: channel.queue_declare(
             queue, passive=passive, durable=True, arguments=arguments
         ),
     )
-
-
-def _exists(connection: pika.BlockingConnection, exchange: str) -> bool:
-    refusal = _refusal(connection, lambda channel: channel.exchange_declare(exchange, passive=True))
-    return refusal is None
-
-
-def _refusal(
-    connection: pika.BlockingConnection, request: Callable[[BlockingChannel], object]
-) -> ChannelClosedByBroker | None:
-    """What RabbitMQ answers to the request where it does not accept it."""
-    # A refused request closes its channel, so each has its own.
-    with _connection_errors():
-        channel = connection.channel()
-        try:
-            request(channel)
-        except ChannelClosedByBroker as refusal:
-            return refusal
-        channel.close()
-    return None
 
 
 def _unusable(queue: str, refusal: ChannelClosedByBroker) -> str:

@@ -27,6 +27,21 @@ _STYLES = {
 }
 
 
+class HostAndPort(click.ParamType):  # type: ignore[type-arg]  # generic in recent versions only
+    """An option's value such as mq.example:15672; gives the command both."""
+
+    name = "HOST:PORT"
+
+    def convert(
+        self, value: str, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, int]:
+        host, _, port = value.rpartition(":")
+        is_port = port.isdecimal() and int(port) < 65_536
+        if not host or not is_port or "@" in host or "/" in host:
+            self.fail("must be a host and a port; user and password are RABBITMQ_URL's", param, ctx)
+        return host, int(port)
+
+
 @click.command
 @click.option(
     "--processes",
@@ -35,11 +50,11 @@ _STYLES = {
 )
 @click.option(
     "--management",
-    metavar="HOST:PORT",
+    type=HostAndPort(),
     help="RabbitMQ's management API. Default: port 15672 of the first node.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Write the findings to stdout as JSON.")
-def doctor(processes: int | None, management: str | None, as_json: bool) -> int:
+def doctor(processes: int | None, management: tuple[str, int] | None, as_json: bool) -> int:
     """Examine all that the worker needs, in the worker's own environment, and change nothing.
 
     Settings, versions, both servers, queues and their arguments, policies, tables and indexes,
@@ -55,8 +70,6 @@ def doctor(processes: int | None, management: str | None, as_json: bool) -> int:
       docker compose exec worker flashsale doctor
       flashsale doctor --json | jq '.findings[] | select(.level == "fail")'
     """
-    if management is not None and "@" in management:
-        raise click.UsageError("--management takes no credentials: RABBITMQ_URL's are used")
     try:
         settings = Settings.from_env()
     except SettingsError as error:

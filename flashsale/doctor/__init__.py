@@ -33,7 +33,7 @@ def examine(
     environment: Mapping[str, str],
     *,
     processes: int | None = None,
-    management: str | None = None,
+    management: tuple[str, int] | None = None,
 ) -> Examination:
     """Examine everything, the two servers side by side; each that is silent takes five seconds.
 

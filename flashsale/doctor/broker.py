@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pika
-from pika.exceptions import AMQPError
+from pika.adapters.blocking_connection import BlockingChannel
+from pika.exceptions import AMQPError, ChannelClosedByBroker
 from pika.spec import BasicProperties
 
 from flashsale.brokers.connections import (
@@ -15,10 +16,10 @@ from flashsale.brokers.connections import (
     disconnect,
     node_parameters,
 )
-from flashsale.brokers.topology import DEFAULT_EXCHANGE
+from flashsale.brokers.topology import DEFAULT_EXCHANGE, exchange_exists, refusal
 from flashsale.doctor.finding import Finding, fail, ok, warn
 from flashsale.doctor.management import examine_policies
-from flashsale.doctor.queues import examine_queues, refusal
+from flashsale.doctor.queues import examine_queues
 from flashsale.errors import BrokerUnavailable
 from flashsale.settings import Settings
 
@@ -28,7 +29,7 @@ _REFUSED = 403
 _OLDEST = (3, 8)
 
 
-def examine_broker(settings: Settings, management: str | None) -> Iterator[Finding]:
+def examine_broker(settings: Settings, management: tuple[str, int] | None) -> Iterator[Finding]:
     """All of RabbitMQ; each silent node takes five seconds.
 
     `management` is the address of the management API, where it is not the usual one.
@@ -81,7 +82,7 @@ def _version(node: pika.URLParameters, connection: pika.BlockingConnection) -> F
 
 
 def _exchange(connection: pika.BlockingConnection, name: str) -> Finding:
-    if _is_there(connection, name):
+    if exchange_exists(connection, name):
         return ok("dead-letter-exchange", f"{name!r} exists")
     return warn(
         "dead-letter-exchange",
@@ -99,7 +100,7 @@ def _permissions(connection: pika.BlockingConnection, settings: Settings) -> Ite
     queue = settings.purchase_queue
     if refusal(connection, lambda channel: channel.queue_declare(queue, passive=True)) is None:
 
-        def consume(channel: pika.adapters.blocking_connection.BlockingChannel) -> None:
+        def consume(channel: BlockingChannel) -> None:
             channel.basic_qos(prefetch_count=1)
             channel.basic_consume(queue, lambda *_: None, arguments={"x-priority": "none"})
 
@@ -107,9 +108,9 @@ def _permissions(connection: pika.BlockingConnection, settings: Settings) -> Ite
             refusal(connection, consume), f"read from {queue!r}", f"its read pattern match {queue}"
         )
     letters = settings.dead_letter_queue
-    exchange = letters if _is_there(connection, letters) else DEFAULT_EXCHANGE
+    exchange = letters if exchange_exists(connection, letters) else DEFAULT_EXCHANGE
 
-    def publish(channel: pika.adapters.blocking_connection.BlockingChannel) -> None:
+    def publish(channel: BlockingChannel) -> None:
         channel.confirm_delivery()
         # Neither is valid, and no queue has that name.
         invalid = BasicProperties(expiration="none", user_id="\0")
@@ -122,9 +123,7 @@ def _permissions(connection: pika.BlockingConnection, settings: Settings) -> Ite
     )
 
 
-def _permission(
-    refused: pika.exceptions.ChannelClosedByBroker | None, what: str, grant: str
-) -> Finding:
+def _permission(refused: ChannelClosedByBroker | None, what: str, grant: str) -> Finding:
     if refused is not None and refused.reply_code == _REFUSED:
         return fail(
             "rabbitmq-permissions",
@@ -132,7 +131,3 @@ def _permission(
             f"let {grant}: `rabbitmqctl set_permissions`, see docs/security.md",
         )
     return ok("rabbitmq-permissions", f"the user may {what}")
-
-
-def _is_there(connection: pika.BlockingConnection, exchange: str) -> bool:
-    return not refusal(connection, lambda channel: channel.exchange_declare(exchange, passive=True))

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import base64
+import http
 import http.client
 import json
-import ssl
 from collections.abc import Iterator
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import pika
 
-from flashsale.doctor.finding import Finding, fail, ok, unknown
+from flashsale.doctor.finding import Finding, ok, unknown
 from flashsale.doctor.queues import losses
 from flashsale.settings import Settings
 
@@ -26,12 +26,10 @@ class _NotTold(Exception):
 
 
 def examine_policies(
-    node: pika.URLParameters, management: str | None, settings: Settings
+    node: pika.URLParameters, management: tuple[str, int] | None, settings: Settings
 ) -> Iterator[Finding]:
-    """Whether a policy makes either queue lose messages, or sends its dead letters elsewhere."""
-    queues = {"purchase-queue": settings.purchase_queue}
-    queues["dead-letter-queue"] = settings.dead_letter_queue
-    for check, queue in queues.items():
+    """Whether a policy makes either queue lose messages."""
+    for queue in (settings.purchase_queue, settings.dead_letter_queue):
         try:
             found = _ask(
                 node, management, f"/api/queues/{_quoted(node.virtual_host)}/{_quoted(queue)}"
@@ -47,43 +45,18 @@ def examine_policies(
         definition = found.get("effective_policy_definition") or {}
         if not isinstance(definition, dict):  # an empty one is a list in some versions
             definition = {}
-        yield from _judged(check, queue, definition, settings) or [
+        yield from list(losses("policies", queue, definition, "policy")) or [
             ok("policies", f"{queue!r} has {'a harmless' if definition else 'no'} policy")
         ]
 
 
-def _judged(
-    check: str, queue: str, definition: dict[str, Any], settings: Settings
-) -> list[Finding]:
-    found = list(losses("policies", queue, definition, "policy"))
-    key = definition.get("dead-letter-routing-key", settings.dead_letter_queue)
-    if check == "purchase-queue" and (
-        definition.get("dead-letter-exchange") or key != settings.dead_letter_queue
-    ):
-        # Arguments win over policies, where the queue has them.
-        found.append(
-            fail(
-                "policies",
-                f"a policy sends the dead letters of {queue!r} elsewhere where its arguments do not"
-                " say it",
-                f"let it name {settings.dead_letter_queue}, or clear it",
-            )
-        )
-    return found
-
-
-def _ask(node: pika.URLParameters, management: str | None, path: str) -> dict[str, Any]:
+def _ask(node: pika.URLParameters, management: tuple[str, int] | None, path: str) -> dict[str, Any]:
     tls = node.ssl_options is not None
-    host, port = node.host, _TLS_PORT if tls else _PORT
-    if management is not None:
-        parts = urlsplit(management if "//" in management else f"//{management}")
-        tls = parts.scheme == "https" or (not parts.scheme and tls)
-        host, port = parts.hostname or host, parts.port or port
+    host, port = management or (node.host, _TLS_PORT if tls else _PORT)
     connection: http.client.HTTPConnection
     if tls:
-        context = node.ssl_options.context if node.ssl_options else ssl.create_default_context()
         connection = http.client.HTTPSConnection(
-            host, port, timeout=_ANSWER_SECONDS, context=context
+            host, port, timeout=_ANSWER_SECONDS, context=node.ssl_options.context
         )
     else:
         connection = http.client.HTTPConnection(host, port, timeout=_ANSWER_SECONDS)

@@ -11,10 +11,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pika
-from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import ChannelClosedByBroker
 
-from flashsale.brokers.topology import purchase_queue_arguments
+from flashsale.brokers.topology import purchase_queue_arguments, refusal
 from flashsale.doctor.finding import Finding, fail, ok, unknown, warn
 from flashsale.settings import Settings
 
@@ -57,17 +56,6 @@ def losses(check: str, queue: str, arguments: Mapping[str, Any], source: str) ->
             " run `flashsale topology`"
         )
         yield fail(check, f"{queue!r} has the {source} {name}={value}: {danger}", remedy)
-
-
-def refusal(connection: pika.BlockingConnection, request: Any) -> ChannelClosedByBroker | None:
-    """What RabbitMQ answers to `request`, called with a channel of its own, if it refuses it."""
-    channel: BlockingChannel = connection.channel()
-    try:
-        request(channel)
-    except ChannelClosedByBroker as refused:
-        return refused
-    channel.close()
-    return None
 
 
 def _examine(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -200,3 +201,26 @@ def test_rabbitmq_refuses_all_else(
         channel.confirm_delivery()
         with pytest.raises(ChannelClosedByBroker, match="ACCESS_REFUSED"):
             request_(channel)
+
+
+@pytest.mark.usefixtures("topology")
+def test_whoever_is_on_call_sees_as_much_as_the_worker_may(
+    worker_environment: dict[str, str],
+) -> None:
+    """What this user is not told is said to be unknown, and nothing else is said against it."""
+    seen = CliRunner().invoke(
+        cli, ["status", "--json"], env=worker_environment, standalone_mode=False
+    )
+    examined = CliRunner().invoke(
+        cli, ["doctor", "--json"], env=worker_environment, standalone_mode=False
+    )
+
+    assert (seen.return_value, examined.return_value) == (0, 0), seen.output + examined.output
+    assert json.loads(seen.stdout)["broker"]["purchases"]["queue"] == "purchase"
+    findings = json.loads(examined.stdout)["findings"]
+    assert {f["check"] for f in findings if f["level"] != "ok"} == {
+        "dead-letter-queue",
+        "purchase-queue",
+        "policies",
+        "migrations",
+    }

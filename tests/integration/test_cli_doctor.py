@@ -180,6 +180,25 @@ def test_a_policy_that_loses_letters_is_named_where_the_management_api_answers(
     assert "clear_policy" in finding["remedy"]
 
 
+def test_the_names_in_the_api_are_proposed_where_its_queues_have_them(
+    patient: Patient, managed_rabbitmq: PrivateRabbitMQ
+) -> None:
+    names = {"PURCHASE_QUEUE": "purchase", "DEAD_LETTER_QUEUE": "purchase.XQ"}
+    patient.set(RABBITMQ_URL=managed_rabbitmq.url(), **names)
+    with managed_rabbitmq.connect() as connection:
+        channel = connection.channel()
+        for name in names.values():
+            channel.queue_delete(name)
+    Shop("", managed_rabbitmq.url(), "purchase_queue", "purchase_dlq").publish([])
+
+    failed = [finding for finding in patient.examine()[1] if finding["level"] == "fail"]
+
+    assert [finding["remedy"] for finding in failed] == [
+        "set DEAD_LETTER_QUEUE=purchase_dlq",
+        "set PURCHASE_QUEUE=purchase_queue",
+    ]
+
+
 def test_silent_servers_are_named_and_do_not_hold_it_up(patient: Patient) -> None:
     with black_hole() as port:
         patient.set(

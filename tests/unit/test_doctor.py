@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from flashsale.cli import exits
+from flashsale.cli import cli, exits
 from flashsale.cli.doctor import doctor
 from flashsale.doctor.database import session_findings
 from flashsale.doctor.machine import examine_environment, examine_state_folder, examine_versions
@@ -99,6 +99,14 @@ def test_wrong_settings_are_findings_too() -> None:
     assert result.return_value == exits.USAGE
     assert "FLASHSALE_PREFETCH" in result.stdout
     assert "DATABASE_URL" in result.stdout
+
+
+@pytest.mark.parametrize("given", ["mq.example", "guest:canary@mq.example:1", "mq.example:99999"])
+def test_a_management_address_that_is_none_is_wrong_usage(
+    given: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert exits.run(cli, ["doctor", "--management", given]) == exits.USAGE
+    assert "user and password are RABBITMQ_URL's" in capsys.readouterr().err
 
 
 def test_the_page_lists_every_check() -> None:
