@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import NamedTuple
 
 import click
+from click.shell_completion import CompletionItem
 
 import flashsale
 from flashsale.cli import exits
@@ -34,6 +35,9 @@ COMMANDS = {
     "report": _Entry("flashsale.cli.report", "Write one page on how a sale went."),
     "audit": _Entry("flashsale.cli.audit", "Complete the audit trail now."),
     "dead-letters": _Entry("flashsale.cli.dead_letters", "See, replay or discard dead letters."),
+    "completion": _Entry(
+        "flashsale.cli.completion", "Let bash, zsh or fish complete this command."
+    ),
     "demo": _Entry("flashsale.cli.demo", "Play a whole sale through, with nothing installed."),
 }
 
@@ -49,6 +53,15 @@ class _LazyGroup(click.Group):
             import_module(COMMANDS[cmd_name].module), cmd_name.replace("-", "_")
         )
         return command
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        # The stock one loads every command that fits, for the same reason as the one below.
+        fitting = [
+            CompletionItem(name, help=entry.summary)
+            for name, entry in COMMANDS.items()
+            if name.startswith(incomplete)
+        ]
+        return [*fitting, *click.Command.shell_complete(self, ctx, incomplete)]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         # The stock one loads every command for its first line of help.

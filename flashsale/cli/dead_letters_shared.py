@@ -14,6 +14,7 @@ from flashsale.cli.shared import progress_bar
 from flashsale.dead_letters.choice import Choice, Group, parse_age
 from flashsale.dead_letters.holding import HeldQueue
 from flashsale.dead_letters.letter import DeadLetter
+from flashsale.purchases import Reason
 from flashsale.settings import Settings
 
 _SHOWN_EVERY = 200
@@ -33,6 +34,10 @@ class Age(click.ParamType):  # type: ignore[type-arg]  # generic in recent versi
             return value if isinstance(value, timedelta) else parse_age(value)
         except ValueError as problem:
             self.fail(str(problem), param, ctx)
+
+
+def _reasons_of_ours(_: click.Context, __: click.Parameter, begun: str) -> list[str]:
+    return [reason.value for reason in Reason if reason.value.startswith(begun)]
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Write JSON to stdout.")
@@ -76,7 +81,13 @@ def choosing(command: F) -> F:
 
     for option in reversed(
         (
-            click.option("--reason", "reasons", multiple=True, help="May be given several times."),
+            click.option(
+                "--reason",
+                "reasons",
+                multiple=True,
+                shell_complete=_reasons_of_ours,
+                help="May be given several times.",
+            ),
             click.option("--sale", metavar="UUID", help="Of this sale."),
             click.option("--user", metavar="ID", help="Of this shopper."),
             click.option("--older", type=Age(), help="Died longer ago: 90s, 15m, 2h, 3d."),
