@@ -28,7 +28,7 @@ $(VENV)/.installed: setup.cfg pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "flashsale needs Python 3.11 or later: make PYTHON=python3.11 …")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[test]' 'tox>=4.20'
+	$(BIN)/python -m pip install --quiet --editable '.[test,report]' 'tox>=4.20'
 	@touch $@
 
 demo: install  ## Run the main job on SQLite and in memory: 20,000 purchase events
@@ -72,7 +72,7 @@ lint: install  ## Run ruff, mypy, import-linter and bandit
 lock: install  ## Renew requirements/: the newest versions that setup.cfg allows, with hashes
 	$(BIN)/python -m pip install --quiet 'uv>=0.9'
 	$(LOCK) setup.cfg --output-file requirements/worker.txt
-	$(LOCK) setup.cfg --extra test --constraint requirements/worker.txt --output-file requirements/test.txt
+	$(LOCK) setup.cfg --extra test --extra report --constraint requirements/worker.txt --output-file requirements/test.txt
 	$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"])' \
 		| $(LOCK) - --output-file requirements/build.txt
 

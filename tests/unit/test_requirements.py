@@ -20,9 +20,10 @@ def asked_for(lock: str) -> list[Requirement]:
     setup.read(ROOT / "setup.cfg")
     pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text())
     worker = setup["options"]["install_requires"].split("\n")
+    extras = setup["options.extras_require"]
     lines = {
         "worker.txt": worker,
-        "test.txt": [*worker, *setup["options.extras_require"]["test"].split("\n")],
+        "test.txt": [*worker, *extras["test"].split("\n"), *extras["report"].split("\n")],
         "build.txt": pyproject["build-system"]["requires"],
     }
     return [Requirement(line) for line in filter(None, lines[lock])]
