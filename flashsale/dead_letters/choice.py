@@ -121,4 +121,4 @@ class Groups:
         self._groups.setdefault(key, Group(*key)).add(letter)
 
     def largest_first(self) -> list[Group]:
-        return sorted(self._groups.values(), key=lambda group: -group.count)
+        return sorted(self._groups.values(), key=lambda group: (-group.count, group.reason))
