@@ -26,10 +26,14 @@ broker = AioPikaBroker(os.environ["RABBITMQ_URL"], qos=PREFETCH).with_queue(
 )
 
 
+async def keep(_: object) -> None:
+    """Reset nothing, since nothing is ever set, and spare each call a round trip."""
+
+
 @broker.on_event(TaskiqEvents.WORKER_STARTUP)
 async def connect(state: TaskiqState) -> None:
     state.pool = await asyncpg.create_pool(
-        os.environ["DATABASE_URL"], min_size=CONNECTIONS, max_size=CONNECTIONS
+        os.environ["DATABASE_URL"], min_size=CONNECTIONS, max_size=CONNECTIONS, reset=keep
     )
 
 
