@@ -72,11 +72,11 @@ class Verification:
         return [finding for finding in self.findings if finding.cases]
 
 
-#: Of a row called orders: that it has its CONFIRMED row.
-AUDITED = """EXISTS (
-    SELECT 1 FROM order_audit_trail AS audit
+#: The CONFIRMED rows of a row called orders.
+CONFIRMED_ROWS = """FROM order_audit_trail AS audit
     WHERE audit.sale_id = orders.sale_id AND audit.user_id = orders.user_id
-      AND audit.event_type = 'CONFIRMED')"""
+      AND audit.event_type = 'CONFIRMED'"""
+_AUDITED = f"EXISTS (SELECT 1 {CONFIRMED_ROWS})"
 
 CHECKS = (
     Check(
@@ -115,7 +115,7 @@ CHECKS = (
         "orders without a CONFIRMED audit row",
         "run `flashsale audit reconcile`; running workers do the same every minute",
         f"""SELECT CAST(id AS text) FROM orders
-            WHERE {{sale}} AND created_at <= {{cutoff}} AND NOT {AUDITED}""",
+            WHERE {{sale}} AND created_at <= {{cutoff}} AND NOT {_AUDITED}""",
     ),
     Check(
         "repeated_audit",
@@ -177,7 +177,7 @@ CHECKS = (
     ),
 )
 
-_ORDERS_UNAUDITED = f"SELECT count(*) FROM orders WHERE {{sale}} AND NOT {AUDITED} AND created_at"
+_ORDERS_UNAUDITED = f"SELECT count(*) FROM orders WHERE {{sale}} AND NOT {_AUDITED} AND created_at"
 _PENDING = _ORDERS_UNAUDITED + " > {cutoff}"
 _UNAUDITED = _ORDERS_UNAUDITED + " <= {cutoff}"
 _STOCKS = """

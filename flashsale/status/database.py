@@ -11,22 +11,23 @@ from typing import Any
 from flashsale.database import PostgresDatabase, close_database, open_database, session
 from flashsale.errors import SystemFault
 from flashsale.urls import DatabaseAddress
-from flashsale.verification import AUDITED, GRACE
+from flashsale.verification import CONFIRMED_ROWS, GRACE
 
 #: Orders per second are counted over so many seconds.
 WINDOW_SECONDS = 5
 #: So many orders are searched for missing audit rows, the newest.
-ORDERS = 10_000
+ORDERS = 2_000
 _ANSWER_SECONDS = 5.0
 
 _RATE = "SELECT count(*) FROM orders WHERE created_at > {moment}"
 _LAST = "SELECT max(created_at) FROM orders"
-# The newest only: `flashsale verify` searches them all, which takes its time.
+# The newest only: `flashsale verify` searches them all, which takes its time. Counted row by row:
+# a NOT EXISTS lets PostgreSQL read the whole audit trail instead.
 _UNAUDITED = f"""
 SELECT count(*) FROM (
   SELECT sale_id, user_id FROM orders WHERE created_at <= {{moment}}
   ORDER BY created_at DESC LIMIT {ORDERS}) AS orders
-WHERE NOT {AUDITED}
+WHERE (SELECT count(*) {CONFIRMED_ROWS}) = 0
 """
 
 
