@@ -7,7 +7,6 @@ from the one that a worker took last.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -112,7 +111,7 @@ class StatusWatch:
         broker_status, broker_error = broker.result()
         database_status, database_error = database.result()
         return Status(
-            datetime.fromtimestamp(time.time(), UTC),
+            datetime.now(UTC),
             self._settings.purchase_queue,
             self._settings.dead_letter_queue,
             look_at_workers(self._settings.state_folder),
