@@ -9,6 +9,9 @@ from flashsale.errors import EventFault, UnclassifiedFault
 
 T = TypeVar("T")
 
+# Where one row is at fault more may be, and each has all that is sent with it sent again.
+_PIECE = 64
+
 RowFault = EventFault | UnclassifiedFault
 """The faults that may be those of single rows."""
 
@@ -51,7 +54,10 @@ def isolate(
                 continue
             at = at or 0
             yield ordered[at], fault
-            parts += [rest for rest in (ordered[at + 1 :], ordered[:at]) if rest]
+            after = range(at + 1, len(ordered), _PIECE)
+            parts += [ordered[start : start + _PIECE] for start in reversed(after)]
+            if at:
+                parts.append(ordered[:at])
 
 
 def _named(fault: RowFault, ids: list[str]) -> int | None:
