@@ -31,6 +31,7 @@ from pika.exceptions import (
     ProbableAuthenticationError,
 )
 
+from flashsale.brokers import properties
 from flashsale.errors import BrokerUnavailable, SettingsError
 
 HEARTBEAT_SECONDS = 30
@@ -95,6 +96,7 @@ def connect(nodes: Sequence[pika.URLParameters]) -> pika.BlockingConnection:
     Raises:
         BrokerUnavailable: when none does; names each node as host:port with its reason.
     """
+    properties.install()
     failures = []
     for parameters in nodes:
         try:
