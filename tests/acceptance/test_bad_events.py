@@ -11,6 +11,7 @@ from tests.acceptance.conftest import StartWorker
 from tests.conftest import QueueNames
 from tests.support.rabbitmq import PrivateRabbitMQ
 from tests.support.shop import Shop
+from tests.support.stores import open_store
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.acceptance
@@ -83,3 +84,31 @@ def test_the_good_neighbours_are_committed_and_the_bad_ones_kept_byte_for_byte(
     shop.assert_settled([*users, f"{CANARY}-after"])
     assert worker.logged("events.dead_lettered")
     assert CANARY not in worker.log()
+
+
+def test_what_a_constraint_refuses_is_isolated_and_its_neighbours_committed(
+    shop: Shop, start_worker: StartWorker
+) -> None:
+    """A rule of the database that the parser knows nothing of."""
+    with open_store(shop.database_url, migrated=True) as store:
+        store.forbid_bad_users()
+    users = [f"buyer-{number}" for number in range(300)]
+    bad = [f"bad-{number}" for number in range(3)]
+    mixed = [*users[:100], bad[0], *users[100:], *bad[1:]]
+    shop.buy(mixed)
+
+    worker = start_worker(shop)
+    shop.wait_for_orders(len(users), 15)
+    wait_until(lambda: shop.ready(shop.dead_letter_queue) == len(bad), 15, "the bad are set aside")
+    worker.terminate()
+
+    assert worker.wait(5) == 0
+    letters = shop.take_all(shop.dead_letter_queue)
+    assert sorted(body for body, _ in letters) == sorted(map(shop.event, bad))
+    for _, headers in letters:
+        assert headers["x-flashsale-reason"] == "constraint"
+        assert headers["x-flashsale-sqlstate"] == "23514"
+        assert headers["x-flashsale-attempts"] == 1
+    shop.assert_settled(users)
+    assert not worker.logged("work.suspended")
+    assert "bad-" not in worker.log()
