@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 
 from flashsale.audit import AuditEntry, AuditTrail, now
 from flashsale.batching import DONE, Batch, Failure, Rejection, Verdict
@@ -23,6 +24,8 @@ log = logging.getLogger(__name__)
 # Of a batch, every so manieth row says when its purchase was made, beginning with the first:
 # reading each date would cost as much as all else in the row.
 _LAG_SAMPLE = 8
+# A timestamp further from our clock says nothing of how long the event took.
+_SKEW_SECONDS = 86_400.0
 
 
 class Confirmation:
@@ -93,12 +96,7 @@ class Confirmation:
         seconds = max(0.0, now - batch.received_at)
         self._metrics.batch_events.observe(len(batch))
         self._metrics.batch_seconds.observe(seconds)
-        # One stands for all of its batch: reading a date for each would cost more than the rest.
-        occurred_at = batch.items[0].occurred_at
-        if occurred_at is not None:
-            self.last_event_at = occurred_at.timestamp()
-            self.last_event_age = max(0.0, now - self.last_event_at)
-            self._metrics.event_age_seconds.observe(self.last_event_age)
+        self._look_at_timestamp(batch.items[0], now)
         if confirmed:
             self.last_commit_at = now
         if log.isEnabledFor(logging.DEBUG):
@@ -114,6 +112,22 @@ class Confirmation:
                 },
             )
 
+    def _look_at_timestamp(self, purchase: Purchase, now: float) -> None:
+        """Count what one timestamp says; it stands for all of its batch.
+
+        Reading a date for each would cost more than the rest.
+        """
+        occurred_at = purchase.occurred_at
+        if occurred_at is None:
+            state = "missing" if purchase.timestamp is None else "unreadable"
+        else:
+            self.last_event_at = occurred_at.timestamp()
+            self.last_event_age = max(0.0, now - self.last_event_at)
+            state = "good" if abs(now - self.last_event_at) <= _SKEW_SECONDS else "skewed"
+            # Bounded, so that no made-up year decides the sum.
+            self._metrics.event_age_seconds.observe(min(self.last_event_age, _SKEW_SECONDS))
+        self._metrics.count(f"timestamps.{state}")
+
     def _record_failure(
         self, batch: Batch[Purchase], outcomes: list[Outcome | None], error: StoreError
     ) -> None:
@@ -128,10 +142,12 @@ class Confirmation:
         )
 
 
-def read_purchase(body: bytes, max_bytes: int) -> Purchase | Rejection:
-    """The purchase in a message's body, or why there is none."""
+def read_purchase(
+    body: bytes, max_bytes: int, on_unknown_keys: Callable[[], object]
+) -> Purchase | Rejection:
+    """The purchase in a message's body, or why there is none; see :meth:`Purchase.parse`."""
     try:
-        return Purchase.parse(body, max_bytes=max_bytes)
+        return Purchase.parse(body, max_bytes=max_bytes, on_unknown_keys=on_unknown_keys)
     except EventRefused as refused:
         return Rejection(refused.reason)
 

@@ -1,8 +1,8 @@
-"""What a worker process counts beside its tally: sizes, times and faults, once a batch at most.
+"""What a worker process counts beside its tally: sizes, times, faults, and what is odd.
 
-Nothing here is done for each event, and nothing knows of Prometheus: a process writes its numbers
-to a file each second (:mod:`flashsale.reports`), from which the exporter's own process makes one
-page for all. docs/metrics.md says what each number means.
+Nothing here is done for each event of the usual kind, and nothing knows of Prometheus: a process
+writes its numbers to a file each second (:mod:`flashsale.reports`), from which the exporter's own
+process makes one page for all. docs/metrics.md says what each number means.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ AGES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 300, 1_800, 7_200)
 
 #: What the database is asked for.
 OPERATIONS = ("confirm", "probe", "audit_flush", "reconcile")
+#: What the timestamp of a batch's first event is found to be.
+TIMESTAMPS = ("good", "missing", "unreadable", "skewed")
 NO_SQLSTATE = "none"
 OTHER_SQLSTATE = "other"
 #: The faults that are expected, by kind and class of SQLSTATE: they count from zero.
@@ -74,7 +76,14 @@ class WorkerMetrics:
     )
     #: By kind and class of SQLSTATE.
     faults: Counter[tuple[str, str]] = field(default_factory=Counter)
+    #: Events by what is odd about them: ``unknown_keys``, and ``timestamps.`` with their state.
+    events: Counter[str] = field(default_factory=Counter)
     _counting: threading.Lock = field(default_factory=threading.Lock)
+
+    def count(self, oddity: str) -> None:
+        """Count an event in :attr:`events`."""
+        with self._counting:
+            self.events[oddity] += 1
 
     @contextmanager
     def database(self, operation: str) -> Iterator[None]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import lru_cache
@@ -35,6 +36,7 @@ _RFC_3339 = re.compile(
 )
 # The quotes of three keys and three values.
 _QUOTES_OF_THE_COMMON_EVENT = 12
+_KEYS: Final = {"saleId", "userId", "timestamp"}
 
 
 class Reason(StrEnum):
@@ -88,8 +90,17 @@ class Purchase(msgspec.Struct, frozen=True, gc=False, rename="camel"):
     timestamp: str | None = None
 
     @classmethod
-    def parse(cls, body: bytes, *, max_bytes: int = 65_536) -> Purchase:
+    def parse(
+        cls,
+        body: bytes,
+        *,
+        max_bytes: int = 65_536,
+        on_unknown_keys: Callable[[], object] | None = None,
+    ) -> Purchase:
         """Read an event; NestJS's ``{"pattern": …, "data": {…}}`` around it is understood.
+
+        `on_unknown_keys` is called where the event, if it is none to refuse, has keys that say
+        nothing to us.
 
         Raises:
             EventRefused: with a :class:`Reason`, whatever the bytes are. The explanation holds
@@ -106,7 +117,7 @@ class Purchase(msgspec.Struct, frozen=True, gc=False, rename="camel"):
                 pass
             else:
                 return _checked(event.sale_id, event.user_id, event.timestamp)
-        return _parse_strictly(body)
+        return _parse_strictly(body, on_unknown_keys)
 
     def encode(self) -> bytes:
         """The body that the API would send: compact JSON, no escapes but the necessary ones."""
@@ -164,7 +175,7 @@ def _canonical_sale_id(sale_id: str) -> str:
     return sale_id.lower()
 
 
-def _parse_strictly(body: bytes) -> Purchase:
+def _parse_strictly(body: bytes, on_unknown_keys: Callable[[], object] | None) -> Purchase:
     event = _load(body)
     if not isinstance(event, dict):
         _refuse(Reason.TYPE, "the document is not an object")
@@ -174,7 +185,10 @@ def _parse_strictly(body: bytes) -> Purchase:
     timestamp = event.get("timestamp")
     if not isinstance(timestamp, str) or _SURROGATE.search(timestamp):
         timestamp = None
-    return _checked(sale_id, user_id, timestamp)
+    purchase = _checked(sale_id, user_id, timestamp)
+    if on_unknown_keys is not None and not event.keys() <= _KEYS:
+        on_unknown_keys()
+    return purchase
 
 
 def _text(event: dict[str, Any], key: str) -> str:

@@ -196,7 +196,7 @@ class PurchaseWorker:
         """How this process is and what it has counted. Thread-safe."""
         tally = tally_now(self.tally)
         consumer = self._consumers[-1] if self._consumers else None
-        counts = counts_of(tally) | resources()
+        counts = counts_of(tally) | resources() | self.metrics.events.copy()
         counts |= {
             "audit_queue": len(self.trail),
             "audit_written": self.trail.written,
@@ -240,7 +240,11 @@ class PurchaseWorker:
         settings = self.settings
         consumer = BatchingConsumer(
             transport,
-            partial(read_purchase, max_bytes=settings.max_event_bytes),
+            partial(
+                read_purchase,
+                max_bytes=settings.max_event_bytes,
+                on_unknown_keys=partial(self.metrics.count, "unknown_keys"),
+            ),
             queue_name=settings.purchase_queue,
             actor_name=ACTOR_NAME,
             breaker=Breaker(

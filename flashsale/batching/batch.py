@@ -22,6 +22,8 @@ class Delivery(msgspec.Struct, frozen=True, gc=False):
     tag: int
     body: bytes
     redelivered: bool = False
+    #: Whether the broker keeps it through a restart of its own.
+    persistent: bool = True
 
 
 class _Done(Enum):

@@ -95,6 +95,8 @@ class Batcher(Generic[T]):
         received_at = time.time()
         refused = []
         for delivery in deliveries:
+            if not delivery.persistent:
+                self._tally.not_persistent += 1
             item = self._decode(delivery.body)
             refusal = item if isinstance(item, Rejection) else self._intake.add(item, delivery)
             if refusal is not None:

@@ -16,6 +16,8 @@ class Tally:
     delivered: int = 0
     #: Those of them that the broker had delivered before, where their deaths are counted.
     redelivered: int = 0
+    #: Those of them that a restart of the broker would have lost.
+    not_persistent: int = 0
     #: Acknowledged, or about to be, after their work was durable.
     settled: int = 0
     #: Those of them that were done before already.

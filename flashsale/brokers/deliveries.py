@@ -2,9 +2,9 @@
 
 pika decodes each of a delivery's three frames (method, header, body) into objects, and passes them
 on one by one; that costs more than all else a worker does for an event. Here a delivery is
-recognized by the few bytes that must be there, and only its tag, its body and whether it was
-redelivered are read. Exchange, routing key and properties are skipped unread: nothing may depend
-on what a publisher has put there.
+recognized by the few bytes that must be there, and only its tag, its body, whether it was
+redelivered and whether it is persistent are read. Exchange, routing key and all other properties
+are skipped unread: nothing may depend on what a publisher has put there.
 
 Everything else stays with pika, in its place in the stream: other frames, other channels, bodies
 that are empty or come in several frames, and what has arrived in part.
@@ -34,6 +34,11 @@ _BASIC_CONTENT = struct.pack(">HH", 60, 0)
 _FRAME_END = b"\xce"
 _FRAMES_OF_A_DELIVERY = 3
 
+# AMQP's properties: 16 flags for those that are there, then their values in the order of the flags.
+_CONTENT_TYPE, _CONTENT_ENCODING, _HEADERS, _DELIVERY_MODE = 0x80, 0x40, 0x20, 0x10
+_TABLE_SIZE = struct.Struct(">I").unpack_from
+_PERSISTENT = 2
+
 
 class DeliveryScanner:
     """Finds the whole deliveries of one consumer at the start of received bytes."""
@@ -59,6 +64,8 @@ class DeliveryScanner:
         body_start, body = self._body_start, self._body
         deliveries: list[Delivery] = []
         position = 0
+        # All messages of one publisher begin with the same, as a rule: it is read once.
+        known, persistent = b"\0\0", False
         try:
             while True:
                 start, size, delivers, tag, flags = method(data, position)
@@ -68,6 +75,7 @@ class DeliveryScanner:
                 start, size, content, body_size = header(data, at)
                 if start != header_start or content != _BASIC_CONTENT:
                     break
+                properties = at + 20
                 at += 8 + size
                 start, size = body(data, at)
                 if start != body_start or size != body_size:
@@ -76,11 +84,28 @@ class DeliveryScanner:
                 end = begin + size
                 if data[end] != _FRAME_END[0]:
                     break
-                deliveries.append(Delivery(tag, data[begin:end], flags & 1 == 1))
+                if not data.startswith(known, properties):
+                    known, persistent = _delivery_mode(data[properties:at])
+                deliveries.append(Delivery(tag, data[begin:end], flags & 1 == 1, persistent))
                 position = end + 1
         except (struct.error, IndexError):
             pass  # the rest has not arrived yet
         return deliveries, position
+
+
+def _delivery_mode(properties: bytes) -> tuple[bytes, bool]:
+    """What of the properties decides whether they say that a message is persistent; do they?"""
+    flags = properties[0]
+    if not flags & _DELIVERY_MODE:
+        return properties[:2], False
+    at = 2
+    if flags & _CONTENT_TYPE:
+        at += 1 + properties[at]
+    if flags & _CONTENT_ENCODING:
+        at += 1 + properties[at]
+    if flags & _HEADERS:
+        at += 4 + _TABLE_SIZE(properties, at)[0]
+    return properties[: at + 1], properties[at] == _PERSISTENT
 
 
 class Diversion:

@@ -222,8 +222,9 @@ class RabbitmqChannel:
     def close(self) -> None:
         _close_quietly(self._connection)
 
-    def _on_delivery(self, _channel: Any, method: Any, _properties: Any, body: bytes) -> None:
-        self._arrived.append(Delivery(method.delivery_tag, body, method.redelivered))
+    def _on_delivery(self, _channel: Any, method: Any, properties: Any, body: bytes) -> None:
+        persistent = properties.delivery_mode == pika.spec.PERSISTENT_DELIVERY_MODE
+        self._arrived.append(Delivery(method.delivery_tag, body, method.redelivered, persistent))
 
     def _on_cancel(self, _frame: Any) -> None:
         self._cancelled = True

@@ -26,13 +26,19 @@ from flashsale.batching import BreakerState
 from flashsale.exporter.queues import QueueWatch
 from flashsale.exporter.server import Page
 from flashsale.health import Condition, condition_of
-from flashsale.metrics import AGES, DURATIONS, EXPECTED_FAULTS, OPERATIONS, SIZES
+from flashsale.metrics import AGES, DURATIONS, EXPECTED_FAULTS, OPERATIONS, SIZES, TIMESTAMPS
 from flashsale.purchases import Reason
 from flashsale.reports import Report
 
 # Metric, number of the report, and what it says.
 _COUNTERS = (
     ("redelivered", "redelivered", "Deliveries that RabbitMQ had delivered before"),
+    (
+        "not_persistent",
+        "not_persistent",
+        "Deliveries that a restart of RabbitMQ would have lost: their delivery_mode is not 2",
+    ),
+    ("unknown_keys", "unknown_keys", "Deliveries with keys that say nothing to this version"),
     ("stale_verdicts", "stale", "Verdicts that came after their channel was lost: redelivered"),
     ("batches", "batches", "Batches handed to worker threads"),
     ("batches_held", "held", "Batches of which something is tried again"),
@@ -96,6 +102,12 @@ class MetricsPage(Collector):
         last = max((report.counts.get("last_commit_at", 0) for report in reports), default=0)
         yield GaugeMetricFamily(
             "flashsale_last_commit_timestamp_seconds", "When an order was last written", last
+        )
+        yield _by_label(
+            CounterMetricFamily(
+                "flashsale_timestamps", "Timestamps, one event a batch", labels=["state"]
+            ),
+            {state: _sum(reports, f"timestamps.{state}") for state in TIMESTAMPS},
         )
         yield _faults(reports)
         for name, bounds, meaning in _HISTOGRAMS:

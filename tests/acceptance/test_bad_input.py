@@ -20,8 +20,10 @@ import psycopg2
 import pytest
 
 from flashsale.purchases import Reason
-from tests.support.events import ACCEPTED, REFUSED, SALE, body
+from tests.support.events import ACCEPTED, REFUSED, SALE, WITH_UNKNOWN_KEYS, body
+from tests.support.exporter import Exporter, Samples
 from tests.support.postgres import PrivatePostgres
+from tests.support.properties import UNREADABLE
 from tests.support.rabbitmq import PrivateRabbitMQ
 from tests.support.shop import Shop
 from tests.support.waiting import wait_until
@@ -49,7 +51,7 @@ class Row(NamedTuple):
 
     body: bytes
     becomes: str | Reason
-    properties: dict[str, Any] | None = None
+    properties: dict[str, Any] | pika.BasicProperties | None = None
 
 
 def hostile(copies: str) -> dict[str, dict[str, Any]]:
@@ -77,6 +79,11 @@ def rows(copies: str) -> dict[str, Row]:
     for name, sale_id in {"nil": NO_SALE, "highest": NO_SALE_EITHER}.items():
         table[f"the {name} sale"] = Row(body(saleId=sale_id), Reason.UNKNOWN_SALE)
     table["ten megabytes"] = Row(body(userId="x" * 10_000_000), Reason.TOO_LARGE)
+    # The worker leaves it to pika to read messages in other frames than three.
+    for number, (name, raw) in enumerate(UNREADABLE.items()):
+        table[f"a large event with {name}"] = Row(b"%d" % number * 200_000, Reason.TOO_LARGE, raw)
+        table[f"a small event with {name}"] = Row(b"[%d]" % number, Reason.TYPE, raw)
+    table["no bytes"] = Row(b"", Reason.JSON, UNREADABLE["a date beyond all years"])
     for name, properties in hostile(copies).items():
         table[f"a good event {name}"] = Row(body(userId=name), name, properties)
         bad = body(userId=f"bad, {name}", saleId="none")
@@ -95,6 +102,7 @@ class Aftermath:
     #: By shopper: the sale, and the transaction that has committed the order.
     orders: dict[str, tuple[str, str]] = field(default_factory=dict)
     letters: list[tuple[pika.BasicProperties, bytes]] = field(default_factory=list)
+    samples: Samples = field(default_factory=dict)
     #: Those that a publisher's own CC and BCC have made.
     copies: list[bytes] = field(default_factory=list)
     log: str = ""
@@ -144,7 +152,9 @@ def happen(shop: Shop, copies: str) -> Aftermath:
     orders = 3 * len(becomes) + 1 - letters
     make_plug(shop)
     shop.buy(["first"])
-    with RunningWorker(shop.environment() | ENVIRONMENT, processes=1) as worker:
+    exporter = Exporter()
+    env = shop.environment() | ENVIRONMENT | exporter.env
+    with RunningWorker(env, processes=1) as worker:
         shop.wait_for_orders(1, 15)
         pids = worker.pids()
         with plugged(shop):
@@ -155,6 +165,7 @@ def happen(shop: Shop, copies: str) -> Aftermath:
         wait_until(lambda: shop.ready(shop.dead_letter_queue) == letters, 15, "all letters")
         shop.buy(["after all"])
         wait_until(lambda: "after all" in shop.orders(), 5, "the worker lives")
+        found.samples = exporter.scrape_settled(3 * len(becomes) + 4)
         assert worker.pids() == pids
         worker.terminate()
         assert worker.wait(5) == 0
@@ -201,9 +212,15 @@ def send(shop: Shop, table: dict[str, Row], copies: str) -> None:
         publish(channel, queue, LAST, None)
 
 
-def publish(channel: Any, queue: str, data: bytes, properties: dict[str, Any] | None) -> None:
-    about = pika.BasicProperties(**({"delivery_mode": 2} | (properties or {})))
-    channel.basic_publish("", queue, data, about)
+def publish(
+    channel: Any,
+    queue: str,
+    data: bytes,
+    properties: dict[str, Any] | pika.BasicProperties | None,
+) -> None:
+    if not isinstance(properties, pika.BasicProperties):
+        properties = pika.BasicProperties(**({"delivery_mode": 2} | (properties or {})))
+    channel.basic_publish("", queue, data, properties)
 
 
 def take(shop: Shop, queue: str) -> list[tuple[pika.BasicProperties, bytes]]:
@@ -274,10 +291,21 @@ def test_a_dead_letter_is_copied_to_no_queue_of_its_message_s_choice(aftermath: 
     named = [
         row.body
         for row in aftermath.rows.values()
-        if {"CC", "BCC"} & set((row.properties or {}).get("headers", {}))
+        if isinstance(row.properties, dict)
+        and {"CC", "BCC"} & set(row.properties.get("headers", {}))
     ]
 
     assert sorted(aftermath.copies) == sorted(named)
+
+
+def test_what_is_odd_and_harmless_is_counted(aftermath: Aftermath) -> None:
+    unreadable = 2 * len(UNREADABLE) + 1  # of whose properties nothing is known
+    samples = aftermath.samples
+
+    assert samples["not_persistent_total", ()] == 2 + unreadable
+    assert samples["unknown_keys_total", ()] == len(WITH_UNKNOWN_KEYS)
+    # One event of each batch, all of them of long ago.
+    assert samples["timestamps_total", ("skewed",)] == samples["batches_total", ()]
 
 
 def test_nothing_of_an_event_is_logged(aftermath: Aftermath) -> None:

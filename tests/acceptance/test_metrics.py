@@ -4,52 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
-import urllib.error
-import urllib.request
 from itertools import pairwise
 
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
 from tests.acceptance.conftest import StartWorker
-from tests.support.ports import free_port
+from tests.support.exporter import START_SECONDS, Exporter, Samples, settled
 from tests.support.postgres import PrivatePostgres
 from tests.support.shop import Shop, with_repeats
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.acceptance
-
-START_SECONDS = 30
-Samples = dict[tuple[str, tuple[str, ...]], float]
-
-
-class Exporter:
-    """A worker's exporter, as Prometheus and an orchestrator see it."""
-
-    def __init__(self) -> None:
-        self.port = free_port()
-        self.env = {"FLASHSALE_METRICS_PORT": str(self.port)}
-
-    def get(self, path: str) -> tuple[int, str]:
-        """Status and body; status 0 where nobody listens."""
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as page:
-                return page.status, page.read().decode()
-        except urllib.error.HTTPError as error:
-            return error.code, error.read().decode()
-        except OSError:
-            return 0, ""
-
-    def scrape(self) -> Samples:
-        """Values by name and labels' values; none where nobody listens."""
-        return {
-            (sample.name.removeprefix("flashsale_"), tuple(sample.labels.values())): sample.value
-            for family in text_string_to_metric_families(self.get("/metrics")[1])
-            for sample in family.samples
-        }
-
-    def wait_until_ready(self) -> None:
-        wait_until(lambda: self.get("/readyz")[0] == 200, START_SECONDS, "the worker is ready")
 
 
 @pytest.fixture
@@ -60,10 +25,6 @@ def exporter() -> Exporter:
 def counters(samples: Samples) -> Samples:
     ends = ("_total", "_count", "_bucket", "_sum")
     return {key: value for key, value in samples.items() if key[0].endswith(ends)}
-
-
-def settled(samples: Samples) -> float:
-    return sum(value for (name, _), value in samples.items() if name == "settled_total")
 
 
 def is_conserved(samples: Samples) -> bool:

@@ -132,6 +132,17 @@ ACCEPTED: Final[dict[str, tuple[bytes, str]]] = {
     },
 }
 
+#: Those of them whose keys are not all ours.
+WITH_UNKNOWN_KEYS: Final = {
+    "an unknown key",
+    "a key of JavaScript's",
+    "a text as large as allowed",
+    "an event with a wrapper's keys",
+    "an envelope's keys beside an event's",
+    "numbers that nobody reads",
+    "a nesting that nobody reads",
+}
+
 #: Bodies that can never become an order, each with its reason.
 REFUSED: Final[dict[str, tuple[bytes, Reason]]] = {
     "no bytes": (b"", Reason.JSON),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -117,6 +117,35 @@ def test_a_batch_is_counted_with_what_was_done_before(
         (1, 1, 0),
         (4, 1, 2),
     ]
+
+
+def test_the_first_timestamp_of_a_batch_is_counted_by_what_it_is(
+    store: Store, trail: AuditTrail
+) -> None:
+    metrics = WorkerMetrics()
+    confirmation = Confirmation(
+        OrderBook(store.database), trail, failures_limit=10, metrics=metrics
+    )
+    sale_id = store.add_sale()
+    now = datetime.now(UTC)
+    yesterday, tomorrow = (now + timedelta(hours=hours) for hours in (-23, 23))
+    for timestamp in (
+        *(yesterday.isoformat(), tomorrow.isoformat(), None, "soon", "0001-01-01T00:00:00Z"),
+        (now + timedelta(hours=25)).isoformat(),
+    ):
+        first = Purchase(sale_id, "first", timestamp)
+        confirmation.confirm_purchases(batch_of([first, Purchase(sale_id, "second", "soon")]))
+
+    assert metrics.events == {
+        "timestamps.good": 2,
+        "timestamps.missing": 1,
+        "timestamps.unreadable": 1,
+        "timestamps.skewed": 2,
+    }
+    ages = metrics.event_age_seconds.report()
+    assert sum(ages["counts"]) == 4
+    # 23 hours, and a day at most for the one of the year 1.
+    assert ages["sum"] == pytest.approx((23 + 24) * 3_600, abs=60)
 
 
 def test_an_order_has_one_confirmed_row_and_a_duplicate_none(
@@ -263,6 +292,6 @@ def test_an_exception_tells_what_its_batch_had(
 def test_a_body_is_a_purchase_or_the_reason_why_there_is_none() -> None:
     body = Purchase(NO_SALE, "user").encode()
 
-    assert read_purchase(body, 1_000) == Purchase(NO_SALE, "user")
-    assert read_purchase(body, 10) == Rejection(Reason.TOO_LARGE)
-    assert read_purchase(b"{", 1_000) == Rejection(Reason.JSON)
+    assert read_purchase(body, 1_000, pytest.fail) == Purchase(NO_SALE, "user")
+    assert read_purchase(body, 10, pytest.fail) == Rejection(Reason.TOO_LARGE)
+    assert read_purchase(b"{", 1_000, pytest.fail) == Rejection(Reason.JSON)

@@ -15,7 +15,9 @@ from pika import frame, spec
 from pika.channel import Channel
 
 from flashsale.batching import Delivery
+from flashsale.brokers import properties
 from flashsale.brokers.deliveries import DeliveryScanner, Diversion, divert
+from tests.support.properties import UNREADABLE, RawProperties
 
 CHANNEL = 3
 TAG = "ctag3.0123"
@@ -66,8 +68,9 @@ class Stack:
         else:
             self.seen.append((value.channel_number, value.NAME, repr(value)))
 
-    def _on_delivery(self, _channel: Any, method: Any, _properties: Any, body: bytes) -> None:
-        self.seen.append(Delivery(method.delivery_tag, body, method.redelivered))
+    def _on_delivery(self, _channel: Any, method: Any, properties: Any, body: bytes) -> None:
+        persistent = properties.delivery_mode == spec.PERSISTENT_DELIVERY_MODE
+        self.seen.append(Delivery(method.delivery_tag, body, method.redelivered, persistent))
 
 
 @pytest.fixture
@@ -114,8 +117,11 @@ DELIVERIES = st.builds(
     properties=st.builds(
         spec.BasicProperties,
         content_type=st.none() | TEXTS,
+        content_encoding=st.none() | TEXTS,
         headers=st.none() | st.dictionaries(TEXTS, st.integers(0, 9) | TEXTS, max_size=3),
-        delivery_mode=st.none() | st.just(2),
+        delivery_mode=st.none() | st.integers(0, 3),
+        priority=st.none() | st.just(2),
+        message_id=st.none() | TEXTS,
     ),
     fragment=st.sampled_from([1_000_000, 1_000_000, 7]),
 )
@@ -160,8 +166,28 @@ def test_whole_deliveries_never_reach_pika_and_end_its_wait(
 
     stack.feed(delivery(7, b"one") + delivery(8, b"two", redelivered=True))
 
-    assert stack.seen == [Delivery(7, b"one"), Delivery(8, b"two", redelivered=True)]
+    assert stack.seen == [
+        Delivery(7, b"one", persistent=False),
+        Delivery(8, b"two", redelivered=True, persistent=False),
+    ]
     assert stack.returns_asked == [-CHANNEL]
+
+
+@pytest.mark.parametrize("body", [b"", b"whole", b"in several frames"], ids=bytes.decode)
+@pytest.mark.parametrize("unreadable", UNREADABLE.values(), ids=UNREADABLE)
+def test_properties_that_python_cannot_hold_keep_no_delivery_from_arriving(
+    stacks: Callable[[], Stack], unreadable: RawProperties, body: bytes
+) -> None:
+    """pika would end the connection, and the next one has the same message."""
+    properties.install()
+    stream = delivery(7, body, properties=unreadable, fragment=7)
+    for cut in (0, len(stream) - 1):
+        stack = stacks()
+        stack.divert()
+
+        stack.feed(stream, [cut])
+
+        assert [(one.tag, one.body) for one in stack.seen] == [(7, body)]
 
 
 def test_after_its_end_everything_is_left_to_pika(stacks: Callable[[], Stack]) -> None:
@@ -198,7 +224,8 @@ def test_a_consumer_tag_that_ours_begins_with_is_not_ours() -> None:
     data = delivery(1, b"body", consumer=TAG + "4")
 
     assert DeliveryScanner(CHANNEL, TAG).scan(data) == ([], 0)
-    assert DeliveryScanner(CHANNEL, TAG + "4").scan(data) == ([Delivery(1, b"body")], len(data))
+    (ours,), length = DeliveryScanner(CHANNEL, TAG + "4").scan(data)
+    assert (ours.body, length) == (b"body", len(data))
 
 
 @pytest.mark.parametrize("missing", ["_read_frame", "_frame_buffer", "_trim_frame_buffer"])

@@ -42,12 +42,34 @@ class TestAccepted:
         purchase = Purchase.parse(data)
         assert (SALE, user_id) == (purchase.sale_id, purchase.user_id)
 
+    @pytest.mark.parametrize(
+        ("data", "calls"),
+        [
+            (COMMON, 0),
+            (raw(), 0),  # without a timestamp
+            (b'{"pattern":"purchase","data":' + COMMON + b"}", 0),
+            (raw(user_id=r'"a \"quote\""'), 0),
+            (body(v=2), 1),
+            (body(v=2, w={"x": 1}), 1),
+            (raw(rest=',"":0'), 1),
+            (b'{"data":' + body(v=2) + b"}", 1),
+        ],
+    )
+    def test_keys_that_say_nothing_are_told_once_an_event(self, data: bytes, calls: int) -> None:
+        told: list[None] = []
+        Purchase.parse(data, on_unknown_keys=lambda: told.append(None))
+        assert len(told) == calls
+
     def test_composed_and_decomposed_letters_are_different_shoppers(self) -> None:
         composed, decomposed = (Purchase.parse(body(userId=one)) for one in ("\xe9", "e\u0301"))
         assert composed != decomposed
 
 
 class TestRefused:
+    def test_the_keys_of_a_refused_event_are_nobody_s_concern(self) -> None:
+        with pytest.raises(EventRefused):
+            Purchase.parse(body(userId="", v=2), on_unknown_keys=pytest.fail)
+
     @pytest.mark.parametrize(("data", "reason"), REFUSED.values(), ids=REFUSED)
     def test_a_bad_event_is_refused_with_its_reason(self, data: bytes, reason: Reason) -> None:
         assert reason == outcome(data)

@@ -347,6 +347,13 @@ def test_what_cannot_be_read_becomes_a_dead_letter_and_never_meets_a_worker(benc
     assert tags(bench.hand_out()) == [1, 3]
 
 
+def test_what_the_broker_would_lose_in_a_restart_is_counted(bench: Bench) -> None:
+    lost = [Delivery(2, b"good", persistent=False), Delivery(3, b"unreadable", persistent=False)]
+    bench.batcher.collect([bench.delivery(), *lost])
+
+    assert bench.tally.not_persistent == 2
+
+
 def test_a_delivery_stays_open_until_its_dead_letter_is_confirmed(bench: Bench) -> None:
     letters = bench.batcher.collect([bench.delivery(b"unreadable")])
     assert bench.acknowledgements() == []

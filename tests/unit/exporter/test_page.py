@@ -126,6 +126,16 @@ def test_faults_and_reasons_are_summed() -> None:
     assert samples["database_faults_total", ("transient", "40")] == 2
 
 
+def test_what_is_odd_about_events_is_summed_and_there_from_the_start() -> None:
+    odd = {"unknown_keys": 2, "not_persistent": 3, "timestamps.skewed": 4}
+    samples = Bench(report(counts=odd), report(pid=1, counts=odd)).samples()
+
+    assert samples["unknown_keys_total", ()] == 4
+    assert samples["not_persistent_total", ()] == 6
+    assert samples["timestamps_total", ("skewed",)] == 8
+    assert samples["timestamps_total", ("missing",)] == 0
+
+
 def test_while_rabbitmq_is_away_nothing_is_said_of_its_queues() -> None:
     bench = Bench()
     bench.queues.levels = {"purchase": Level(7, 3)}
