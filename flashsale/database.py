@@ -126,6 +126,9 @@ class PostgresDatabase(PooledPostgresqlDatabase):  # type: ignore[misc]
             "keepalives_interval": "5",
             "keepalives_count": "3",
             **address.parameters,
+            # Whatever the database's own is, or PGCLIENTENCODING: in another one the driver itself
+            # would fail at most user ids, and take their neighbours along.
+            "client_encoding": "UTF8",
             "connection_factory": connection_class,
         }
         parameters["options"] = " ".join(

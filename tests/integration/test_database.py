@@ -64,6 +64,7 @@ def terminate(server: PrivatePostgres, *pids: object) -> None:
         ("lock_timeout", "0", "5s"),
         ("idle_in_transaction_session_timeout", "0", "10s"),
         ("timezone", "Asia/Tokyo", "UTC"),
+        ("client_encoding", "LATIN1", "UTF8"),
     ],
 )
 def test_a_session_is_set_as_needed_whatever_the_defaults_are(
