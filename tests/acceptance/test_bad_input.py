@@ -39,6 +39,7 @@ NO_SALE_EITHER = "ffffffff-ffff-ffff-ffff-ffffffffffff"
 UNREAD = set(Reason) - {Reason.UNKNOWN_SALE}
 ENVIRONMENT = {
     "FLASHSALE_BATCHES_IN_FLIGHT": "1",
+    "FLASHSALE_BATCH_SIZE": "1000",  # all of them
     "FLASHSALE_STATEMENT_TIMEOUT_SECONDS": "60",  # of which the wait is a part
 }
 HEADERS = {"reason", "sha256", "first-seen", "last-seen", "attempts", "queue", "version"}
