@@ -98,7 +98,11 @@ def _fault_without_state(error: psycopg2.Error, connected: bool) -> StoreError:
         return UnclassifiedFault(f"the driver failed with {type(error).__name__}")
     if connected:
         return TransientFault("the connection to the database was lost")
-    return SystemFault("the database cannot be reached: check DATABASE_URL and the server")
+    # The driver tells a wrong password from a server that is away by its text alone.
+    return SystemFault(
+        "the database cannot be reached: check host, user, password and name in DATABASE_URL, and"
+        " the server"
+    )
 
 
 def _sqlite_fault(error: sqlite3.Error) -> StoreError:

@@ -66,6 +66,7 @@ def _idle_because(report: Report) -> Iterable[str]:
     if report.state == "draining":
         yield f"process {report.pid} is stopping"
     elif report.breaker == "open":
-        yield f"process {report.pid} waits for the database: see work.suspended in its log"
+        where = "work.suspended or work.waiting in its log"
+        yield f"process {report.pid} waits for the database: see {where}"
     elif not report.is_consuming:
         yield f"process {report.pid} does not consume: see broker.unreachable in its log"

@@ -58,7 +58,7 @@ def test_postgres_may_come_after_the_worker(
     finally:
         mortal_postgres.start()
 
-    assert cause == "the database cannot be reached: check DATABASE_URL and the server"
+    assert cause.startswith("the database cannot be reached: check host, user, password and name")
     finish(shop, worker, ["early"])
 
 

@@ -217,7 +217,7 @@ def test_people_are_told_the_same_and_what_is_away_in_its_place(
     out = capsys.readouterr().out
     assert code == exits.DATABASE
     assert f"in {box.letters}: 1 json" in out
-    assert "the database cannot be reached: check DATABASE_URL" in out
+    assert "the database cannot be reached: check host" in out
     assert "no worker has reported on this machine" in out
 
 
