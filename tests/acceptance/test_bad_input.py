@@ -157,6 +157,7 @@ def happen(shop: Shop, copies: str) -> Aftermath:
     env = shop.environment() | ENVIRONMENT | exporter.env
     with RunningWorker(env, processes=1) as worker:
         shop.wait_for_orders(1, 15)
+        exporter.wait_until_ready()  # it is one of the processes
         pids = worker.pids()
         with plugged(shop):
             send(shop, found.rows, copies)
