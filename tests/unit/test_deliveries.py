@@ -190,6 +190,27 @@ def test_properties_that_python_cannot_hold_keep_no_delivery_from_arriving(
         assert [(one.tag, one.body) for one in stack.seen] == [(7, body)]
 
 
+@pytest.mark.parametrize("mode", [None, 1, 2])
+@pytest.mark.parametrize(
+    "others",
+    [
+        {},
+        {"content_type": "application/json"},
+        {"headers": {}},  # as amqplib, and so the API, sends it
+        {"content_type": "a", "content_encoding": "b", "headers": {"c": [2]}, "priority": 2},
+    ],
+)
+def test_a_delivery_is_persistent_by_its_mode_whatever_stands_before(
+    stacks: Callable[[], Stack], mode: int | None, others: dict[str, Any]
+) -> None:
+    stack = stacks()
+    stack.divert()
+
+    stack.feed(delivery(1, b"x", properties=spec.BasicProperties(delivery_mode=mode, **others)))
+
+    assert [one.persistent for one in stack.seen] == [mode == 2]
+
+
 def test_after_its_end_everything_is_left_to_pika(stacks: Callable[[], Stack]) -> None:
     """A cancelled consumer's deliveries have to be given back, which pika does."""
     stack = stacks()
