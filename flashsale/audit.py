@@ -50,6 +50,9 @@ ON CONFLICT DO NOTHING
 # One statement takes this many rows at most, however long the queue has grown.
 _ROWS_PER_STATEMENT = 1_000
 _BY_ID = attrgetter("id")
+# So many rows refused and none taken: the table refuses all, and asking for each would cost a
+# statement a row, again and again.
+_PATIENCE = 16
 
 
 class AuditEntry(NamedTuple):
@@ -201,10 +204,13 @@ def write_events(database: peewee.Database, events: Sequence[AuditEntry]) -> lis
     Returns the faults of the rows that the database refuses; all others are written.
 
     Raises:
-        StoreError: what was written before is not known; repeating is harmless.
+        StoreError: what was written before is not known, or the table refuses all; repeating is
+            harmless.
     """
     with session(database):
-        faults = isolate(partial(_insert, database), events, id_of=_BY_ID, order=_BY_ID)
+        faults = isolate(
+            partial(_insert, database), events, id_of=_BY_ID, order=_BY_ID, patience=_PATIENCE
+        )
         return [fault for _, fault in faults]
 
 

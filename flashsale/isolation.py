@@ -22,6 +22,7 @@ def isolate(
     *,
     id_of: Callable[[T], str],
     order: Callable[[T], Any],
+    patience: int | None = None,
 ) -> Iterator[tuple[T, RowFault]]:
     """Write all rows but those that are at fault; yields these with their faults, once found.
 
@@ -33,16 +34,21 @@ def isolate(
         id_of: The id by which a fault's ``row_id`` knows the row.
         order: The key in whose order `write` has the server take the rows; those before the one
             that it names were good, and are not tried together with it again.
+        patience: After so many rows at fault, with none written before or between them, it is
+            taken for the table's fault and raised, instead of searching on row by row.
 
     Raises:
         TransientFault, SystemFault: from `write`; what it wrote before remains written.
-        EventFault, UnclassifiedFault: there are no rows, so it is the fault of none.
+        EventFault, UnclassifiedFault: there are no rows, so it is the fault of none; or `patience`
+            has ended.
     """
     parts = [rows]
+    at_fault = 0
     while parts:
         part = parts.pop()
         try:
             write(part)
+            patience = None
         except (EventFault, UnclassifiedFault) as fault:
             if not part:
                 raise
@@ -53,6 +59,9 @@ def isolate(
                 parts += [ordered[middle:], ordered[:middle]]
                 continue
             at = at or 0
+            at_fault += 1
+            if patience is not None and at_fault >= patience:
+                raise
             yield ordered[at], fault
             after = range(at + 1, len(ordered), _PIECE)
             parts += [ordered[start : start + _PIECE] for start in reversed(after)]

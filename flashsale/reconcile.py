@@ -149,6 +149,7 @@ class Reconciler:
                 # Not searched for again before a process begins anew with all orders.
                 report_refused(refused)
                 written += len(missing) - len(refused)
+                self.written += len(missing) - len(refused)
             # Window by window: one that fails must not have all before it searched again.
             self._searched_to = min(to, until - _OVERLAP)
             since = to

@@ -100,8 +100,27 @@ def test_a_row_that_the_database_refuses_does_not_hold_the_others_back(
     store.forbid_bad_users("order_audit_trail")
 
     assert reconciler.run() == 2
+    assert reconciler.written == 2
     assert [row.user_id for row in store.trail()] == ["a", "c"]
     assert "audit.rows_refused" in [record.message for record in caplog.records]
+
+
+def test_orders_that_a_table_refused_all_are_searched_for_again(
+    store: Store, reconciler: Reconciler
+) -> None:
+    sale_id = store.add_sale()
+    for number in range(20):
+        add_order(store, sale_id, f"bad-{number}")
+    store.forbid_bad_users("order_audit_trail")
+    with pytest.raises(StoreError):
+        reconciler.run()
+
+    store.execute(
+        "ALTER TABLE order_audit_trail DROP CONSTRAINT forbidden"
+        if store.on_postgres
+        else "DROP TRIGGER forbidden"
+    )
+    assert reconciler.run() == 20
 
 
 def test_a_young_order_is_left_to_the_queue_of_its_worker(

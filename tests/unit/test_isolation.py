@@ -85,3 +85,19 @@ def test_what_is_found_before_the_system_fails_is_known() -> None:
     assert row == 1
     with pytest.raises(SystemFault):
         next(faults)
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_table_that_refuses_all_is_soon_told_from_rows_that_are_at_fault(named: bool) -> None:
+    everything = set(range(ROWS))
+    table = Table(bad=everything, named=everything if named else set())
+    with pytest.raises(EventFault):
+        list(isolate(table.write, range(ROWS), id_of=str, order=int, patience=16))
+    assert table.calls <= 2 * 16 + math.ceil(math.log2(ROWS))
+
+
+def test_patience_does_not_end_once_a_row_was_written() -> None:
+    table = Table(bad=set(range(1, ROWS)), named=set())
+    faults = isolate(table.write, range(ROWS), id_of=str, order=int, patience=16)
+    assert [row for row, _ in faults] == list(range(1, ROWS))
+    assert table.rows == [0]
