@@ -2,21 +2,19 @@
 
 It replays those that are there when it starts, with the ramp and the caps of the environment, and
 ends Dramatiq's master with it: exit code 0 where all were replayed and none failed again, 5 where
-some are left, 1 to 4 as the command's. Of several processes one replays and the others wait.
+some are left, 1 to 4 as the command's. Of several processes one replays, and the others wait and
+end with its code.
 """
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import multiprocessing
 import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any, Never
 
 import dramatiq
@@ -30,6 +28,7 @@ from flashsale.dead_letters.holding import HeldQueue
 from flashsale.dead_letters.records import Records
 from flashsale.dead_letters.replaying import Outcome
 from flashsale.dead_letters.selection import select_replayable
+from flashsale.dead_letters.shared_code import SharedCode
 from flashsale.errors import BrokerError, FlashsaleError, SettingsError
 from flashsale.logs import LogQueue, handler, quieten_libraries
 from flashsale.process import stop_with_parent, take_repeated_signals_once
@@ -48,7 +47,7 @@ _NAME = "flashsale replay"
 class OneShotBroker(Broker):
     """A broker without queues, for a worker that does one thing and ends with :attr:`code`."""
 
-    code = 0
+    code = _EXIT_FAILURE  # where the work did not stop in time
 
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 30000) -> Never:  # noqa: ARG002
         raise TypeError("a replay consumes by itself")
@@ -85,36 +84,51 @@ class ReplayOnce(Middleware):
         self._lines.stop()
 
     def _run(self) -> None:
-        try:
-            self._broker.code = replay_all(self._settings, self._stop)
-        except FlashsaleError as error:
-            self._broker.code = _EXIT_BROKER if isinstance(error, BrokerError) else _EXIT_FAILURE
-            log.error("replay.failed", extra={"cause": str(error)})  # noqa: TRY400
-        except Exception as error:  # noqa: BLE001  # its text may hold an event's values
-            self._broker.code = _EXIT_FAILURE
-            log.error("replay.failed", extra={"cause": type(error).__name__})  # noqa: TRY400
-        # Of the master, which passes it on to all its processes. Not the parent as the system
-        # knows it, which may be multiprocessing's server.
+        self._broker.code = _exit_code_of(self._replay_or_wait)
+        self._end_master()
+
+    def _replay_or_wait(self) -> int:
+        with Records(self._settings.state_folder) as records, SharedCode(records.folder) as shared:
+            if not shared.is_ours:
+                log.info("replay.idle", extra={"hint": "another process of this master replays"})
+                self._stop.wait()
+                return shared.read()
+            code = _exit_code_of(lambda: replay_all(records, self._settings, self._stop))
+            shared.write(code)
+            self._end_master()
+            # Till then it stays locked, so that a process that starts late does not replay again.
+            self._stop.wait()
+            return code
+
+    def _end_master(self) -> None:
+        """It passes the signal on to all its processes."""
+        # Not the parent as the system knows it, which may be multiprocessing's server.
         master = multiprocessing.parent_process()
         if master is not None and master.pid is not None and not self._stop.is_set():
             os.kill(master.pid, signal.SIGTERM)
 
 
-def replay_all(settings: Settings, stop: threading.Event) -> int:
+def _exit_code_of(work: Callable[[], int]) -> int:
+    try:
+        return work()
+    except FlashsaleError as error:
+        log.error("replay.failed", extra={"cause": str(error)})  # noqa: TRY400
+        return _EXIT_BROKER if isinstance(error, BrokerError) else _EXIT_FAILURE
+    except Exception as error:  # noqa: BLE001  # its text may hold an event's values
+        log.error("replay.failed", extra={"cause": type(error).__name__})  # noqa: TRY400
+        return _EXIT_FAILURE
+
+
+def replay_all(records: Records, settings: Settings, stop: threading.Event) -> int:
     """Replay every dead letter that is there now; returns the exit code.
 
     Raises:
         FlashsaleError: it could not be done, or not to its end.
     """
-    with Records(settings.state_folder) as records, _only_one_of(records.folder) as is_ours:
-        if not is_ours:
-            log.info("replay.idle", extra={"hint": "another process of this master replays"})
-            stop.wait()
-            return 0
-        with HeldQueue(settings.broker_urls, settings.dead_letter_queue, _NAME) as queue:
-            if notice := queue.lock():
-                log.warning("replay.unlocked", extra={"notice": notice})
-            return _replay_from(queue, records, settings, stop)
+    with HeldQueue(settings.broker_urls, settings.dead_letter_queue, _NAME) as queue:
+        if notice := queue.lock():
+            log.warning("replay.unlocked", extra={"notice": notice})
+        return _replay_from(queue, records, settings, stop)
 
 
 def _replay_from(
@@ -162,26 +176,6 @@ def _replay_from(
         stop=stop,
     )
     return 0 if outcome.is_complete else _EXIT_PARTIAL
-
-
-@contextmanager
-def _only_one_of(folder: Path) -> Iterator[bool]:
-    """Whether this is the one process of its master that replays.
-
-    Another command at the same letters is told by the queue's own lock.
-    """
-    master = multiprocessing.parent_process()
-    path = folder / f"replay-{master.pid if master else os.getpid()}.lock"
-    with path.open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
-        try:
-            yield True
-        finally:
-            path.unlink(missing_ok=True)
 
 
 def _nothing(_: Any) -> None:
