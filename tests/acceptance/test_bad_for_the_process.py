@@ -36,7 +36,8 @@ def test_the_event_becomes_a_dead_letter_and_its_neighbours_orders(
     shop.publish([*bodies[:20], deadly, *bodies[20:]])
     settings = {"FLASHSALE_STATE_FOLDER": str(tmp_path), "FLASHSALE_RETRY_MAX_SECONDS": "0.2"}
     fleet = Fleet(shop.environment() | settings | RECONCILE_SOON, masters=1, processes=1)
-    fleet.modules = ("poison", "impatient")
+    # On a loaded machine an impatient watchdog may end a process that is not stuck.
+    fleet.modules = ("poison", "impatient") if way == "-stuck" else ("poison",)
     try:
         fleet.start()
         shop.wait_for_orders(len(users), 60)
@@ -49,6 +50,6 @@ def test_the_event_becomes_a_dead_letter_and_its_neighbours_orders(
 
     ((letter, headers),) = shop.take_all(shop.dead_letter_queue)
     assert (letter, headers["x-flashsale-reason"]) == (deadly, reason)
-    assert fleet.restarts == deaths
+    assert fleet.restarts == deaths, fleet.exit_codes
     shop.assert_settled(users)
     assert list((tmp_path / "suspects").glob("*")) == []

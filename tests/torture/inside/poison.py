@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import os
-import resource
 import signal
 import threading
 from collections.abc import Sequence
-from pathlib import Path
 
 from flashsale.orders import OrderBook
 from flashsale.purchases import Purchase
@@ -16,8 +14,7 @@ from flashsale.purchases import Purchase
 #: Stands in the user id of the event that kills, alone or with a way of :data:`WAYS` behind it.
 MARK = "poison"
 
-_ROOM_BYTES = 256 << 20
-_PIECE_BYTES = 16 << 20
+_BEYOND_ANY_MEMORY = 1 << 60  # bytes: more than any processor addresses
 
 _insert = OrderBook._insert
 
@@ -35,22 +32,12 @@ def _stand_still() -> None:
     threading.Event().wait()
 
 
-def _use_up_memory() -> None:
-    """Up to a limit, where Python raises MemoryError."""
-    pages = int(Path("/proc/self/statm").read_text().split()[0])
-    limits = resource.getrlimit(resource.RLIMIT_AS)
-    most = pages * resource.getpagesize() + _ROOM_BYTES
-    resource.setrlimit(resource.RLIMIT_AS, (most, limits[1]))
-    pieces = []
-    try:
-        while True:
-            pieces.append(bytearray(_PIECE_BYTES))
-    finally:
-        pieces.clear()
-        resource.setrlimit(resource.RLIMIT_AS, limits)
+def _ask_for_too_much() -> None:
+    """Raise the allocator's own MemoryError; no limit is set, which other threads would meet."""
+    bytearray(_BEYOND_ANY_MEMORY)
 
 
-WAYS = {"": _be_killed, "-crash": _crash, "-stuck": _stand_still, "-memory": _use_up_memory}
+WAYS = {"": _be_killed, "-crash": _crash, "-stuck": _stand_still, "-memory": _ask_for_too_much}
 
 
 def _insert_or_die(
