@@ -13,11 +13,16 @@ from typing import Any
 import peewee
 
 from flashsale.database import session
+from flashsale.errors import FlashsaleError
 from flashsale.models import ORDER_CONFIRMED, AuditEventType
 
 #: Orders younger than this may still have their audit row in a worker's memory.
 GRACE = timedelta(seconds=10)
 _EXAMPLES = 5
+
+
+class UnknownSale(FlashsaleError):
+    """There is no such sale; the text names the next step."""
 
 
 @dataclass(frozen=True)
@@ -180,6 +185,9 @@ CHECKS = (
 _ORDERS_UNAUDITED = f"SELECT count(*) FROM orders WHERE {{sale}} AND NOT {_AUDITED} AND created_at"
 _PENDING = _ORDERS_UNAUDITED + " > {cutoff}"
 _UNAUDITED = _ORDERS_UNAUDITED + " <= {cutoff}"
+_KNOWN = """
+SELECT (SELECT count(*) FROM sales WHERE {sale_row}) + (SELECT count(*) FROM orders WHERE {sale})
+"""
 _STOCKS = """
 SELECT CAST(sales.id AS text), sales.name, coalesce(counted.sold, 0), sales.total_stock
 FROM sales LEFT JOIN (SELECT sale_id, count(*) AS sold FROM orders WHERE {sale} GROUP BY sale_id)
@@ -201,10 +209,15 @@ def verify(
     on the number of orders.
 
     Raises:
+        UnknownSale: neither a sale nor an order has this id.
         StoreError: the database is away, a table is missing, or a statement took too long.
     """
     with session(database), database.atomic():
         snapshot = _Snapshot(database, sale_id, grace)
+        if sale_id is not None and not snapshot.count(_KNOWN):
+            raise UnknownSale(
+                f"nothing here knows a sale {sale_id}: `flashsale verify --json` lists the sales"
+            )
         findings = []
         for done, check in enumerate(CHECKS, start=1):
             findings.append(snapshot.find(check))

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from flashsale.brokers.connections import open_blocking
+from flashsale.brokers.connections import answers_within, disconnect, open_blocking
 from flashsale.brokers.topology import depths
 from flashsale.cli import exits
 from flashsale.cli.publish import Refusals, lines_of
@@ -23,6 +23,9 @@ from flashsale.settings import Settings
 from flashsale.urls import DatabaseAddress
 from flashsale.verification import CHECKS, GRACE, Finding, Verification
 from flashsale.verification import verify as check_tables
+
+# For a node that has fallen silent.
+_ANSWER_SECONDS = 5.0
 
 
 @click.command
@@ -103,10 +106,11 @@ def verify(
 def _left_in_queues(settings: Settings) -> tuple[int, int]:
     connection = open_blocking(settings.broker_urls, "flashsale verify")
     try:
-        queued, dead = depths(connection, (settings.purchase_queue, settings.dead_letter_queue))
+        with answers_within(connection, _ANSWER_SECONDS):
+            queued, dead = depths(connection, (settings.purchase_queue, settings.dead_letter_queue))
         return queued.ready, dead.ready
     finally:
-        connection.close()
+        disconnect(connection, _ANSWER_SECONDS)
 
 
 def _table(verification: Verification) -> Table:

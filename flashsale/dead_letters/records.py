@@ -75,7 +75,9 @@ class Records:
     def __init__(self, state_folder: str) -> None:
         self.folder = Path(state_folder, _SUBFOLDER)
         with self._told():
-            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # One by one: as a parent, the worker's folder would be made with rights for others.
+            self.folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.folder.mkdir(mode=0o700, exist_ok=True)
             about = self.folder.lstat()
             # Its parent may be anybody's, as /tmp is.
             if not stat.S_ISDIR(about.st_mode) or about.st_uid != os.getuid():
@@ -83,10 +85,14 @@ class Records:
             self._database = sqlite3.connect(
                 self.folder / "records.sqlite", timeout=_BUSY_SECONDS, isolation_level=None
             )
-            self._database.execute("PRAGMA foreign_keys = ON")
-            self._database.executescript(_TABLES)
-            age = (f"-{_KEEP_DAYS} days",)
-            self._database.execute("DELETE FROM plans WHERE made_at < datetime('now', ?)", age)
+            try:
+                self._database.execute("PRAGMA foreign_keys = ON")
+                self._database.executescript(_TABLES)
+                age = (f"-{_KEEP_DAYS} days",)
+                self._database.execute("DELETE FROM plans WHERE made_at < datetime('now', ?)", age)
+            except sqlite3.Error:
+                self._database.close()
+                raise
 
     def __enter__(self) -> Self:
         return self

@@ -10,16 +10,11 @@ from typing import Any
 import peewee
 
 from flashsale.database import session
-from flashsale.errors import FlashsaleError
-from flashsale.verification import begin_snapshot
+from flashsale.verification import UnknownSale, begin_snapshot
 
 # Charts of about this many points, whether the sale took ten seconds or ten days.
 _BUCKETS = 300
 _BUCKET_SECONDS = (1, 2, 5, 10, 30, 60, 300, 600, 1_800, 3_600, 21_600, 86_400)
-
-
-class ReportError(FlashsaleError):
-    """There is nothing to report on; the text names the next step."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +112,7 @@ def figures_of(database: peewee.Database, sale_id: str) -> Figures:
     """The figures of one sale, in one snapshot; memory does not depend on the number of orders.
 
     Raises:
-        ReportError: there is no such sale.
+        UnknownSale: there is no such sale.
         StoreError: the database is away, a table is missing, or a statement took too long.
     """
 
@@ -129,7 +124,7 @@ def figures_of(database: peewee.Database, sale_id: str) -> Figures:
         begin_snapshot(database)
         sale = rows(_SALE, sale_id)
         if not sale:
-            raise ReportError(
+            raise UnknownSale(
                 f"there is no sale {sale_id}: `flashsale verify --json` lists those there are"
             )
         facts = SaleFacts(*sale[0])

@@ -13,9 +13,9 @@ import pytest
 from pika.spec import BasicProperties
 
 from flashsale.cli import cli, exits
-from flashsale.report.figures import Figures, ReportError, figures_of
+from flashsale.report.figures import Figures, figures_of
 from flashsale.report.page import DeadLetters, render
-from flashsale.verification import verify
+from flashsale.verification import UnknownSale, verify
 from tests.conftest import QueueNames
 from tests.support.shop import Shop
 from tests.support.stores import Store
@@ -92,7 +92,7 @@ def test_a_sale_without_orders_has_a_page_too(postgres_store: Store) -> None:
 
 
 def test_an_unknown_sale_is_an_error_that_says_so(postgres_store: Store) -> None:
-    with pytest.raises(ReportError, match="there is no sale"):
+    with pytest.raises(UnknownSale, match="there is no sale"):
         figures_of(postgres_store.database, str(uuid.uuid4()))
 
 

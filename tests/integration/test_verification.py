@@ -13,7 +13,13 @@ import pytest
 from flashsale.audit import AuditEntry, AuditTrail, now
 from flashsale.errors import StoreError
 from flashsale.orders import OrderBook
-from flashsale.verification import CHECKS, Verification, count_unaudited, verify
+from flashsale.verification import (
+    CHECKS,
+    UnknownSale,
+    Verification,
+    count_unaudited,
+    verify,
+)
 from tests.support.stores import Store, purchases_of
 
 AT_ONCE = -timedelta(seconds=1)  # no order is too young
@@ -169,6 +175,11 @@ def test_one_sale_is_not_blamed_for_another(store: Store) -> None:
     assert found(verification) == {}
     assert [(stock.sale_id, stock.sold) for stock in verification.stocks] == [(sound, 1)]
     assert {stock.sale_id for stock in verify(store.database).stocks} == {spoilt, sound}
+
+
+def test_a_sale_that_nothing_knows_is_an_error_and_not_a_sound_one(store: Store) -> None:
+    with pytest.raises(UnknownSale, match="nothing here knows"):
+        verify(store.database, str(uuid.uuid4()))
 
 
 def test_a_young_order_without_its_audit_row_is_pending_and_not_wrong(store: Store) -> None:

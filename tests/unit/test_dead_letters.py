@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,6 +20,7 @@ from flashsale.dead_letters.files import export_line, import_line
 from flashsale.dead_letters.letter import DeadLetter
 from flashsale.dead_letters.records import Records, RecordsUnusable
 from flashsale.dead_letters.replaying import window_for
+from flashsale.private_folders import make_private
 
 headers = st.dictionaries(
     st.sampled_from(
@@ -135,6 +137,15 @@ def test_a_damaged_file_of_records_is_told_with_its_place(tmp_path: Path) -> Non
 
     with pytest.raises(RecordsUnusable, match=r"dead-letters cannot be used.*STATE_FOLDER"):
         Records(str(tmp_path))
+
+
+def test_the_state_folder_that_it_makes_is_one_that_the_worker_accepts(tmp_path: Path) -> None:
+    umask = os.umask(0o002)
+    try:
+        with Records(str(tmp_path / "state")):
+            make_private(tmp_path / "state")
+    finally:
+        os.umask(umask)
 
 
 def test_a_link_in_place_of_the_folder_is_not_followed(tmp_path: Path) -> None:
