@@ -96,7 +96,8 @@ def retry(
     if in_editor:
         if edit.keys or plan_name:
             raise click.UsageError("--edit goes neither with --set nor with --plan")
-        edit = Edit({}, edited_body(settings, choice, quorum))
+        choice, body = edited_body(settings, choice, quorum)
+        edit = Edit({}, body)
     answers = Answers(dry_run=dry_run, expect=expect, ask_over=100, as_json=as_json)
     left_out = 0
     with Records(settings.state_folder) as records:

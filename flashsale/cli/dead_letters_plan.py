@@ -88,8 +88,11 @@ def confirmed_plan(
     return plan
 
 
-def edited_body(settings: Settings, choice: Choice, quorum: bool) -> bytes:
-    """The body of the one letter of the choice, as the operator leaves it in $EDITOR."""
+def edited_body(settings: Settings, choice: Choice, quorum: bool) -> tuple[Choice, bytes]:
+    """The one letter of the choice, and its body as the operator leaves it in $EDITOR.
+
+    The letter is named by its id: of those that die while the editor is open, none is meant.
+    """
     found: list[DeadLetter] = []
 
     def handle(letter: DeadLetter) -> None:
@@ -108,7 +111,7 @@ def edited_body(settings: Settings, choice: Choice, quorum: bool) -> bytes:
     edited = click.edit(text, extension=".json")
     if edited is None:
         raise click.ClickException("the editor left it as it is; nothing was changed")
-    return edited.strip().encode(errors="surrogatepass")
+    return Choice(ids=(found[0].id,)), edited.strip().encode(errors="surrogatepass")
 
 
 def tell_stage(sent: int, failed: int) -> None:

@@ -160,6 +160,22 @@ def test_one_event_can_be_edited_by_hand(
     assert journal(tmp_path)[0]["edit"] == "body"
 
 
+def test_a_letter_that_dies_while_the_editor_is_open_is_not_meant(
+    run: Run, box: LetterBox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    box.put([event("bob")])
+
+    def edit(text: str, **_: Any) -> str:
+        box.put([event("bonnie")])
+        return text.replace("bob", "carol")
+
+    monkeypatch.setattr("click.edit", edit)
+    assert run("retry", "--edit", "--text", "bo")[0] == exits.OK
+
+    assert box.bodies(box.purchases) == [event("carol")]
+    assert box.bodies(box.letters) == [event("bonnie")]
+
+
 def test_a_replay_killed_in_the_middle_goes_on_with_its_plan(run: Run, box: LetterBox) -> None:
     """A letter may then arrive twice, and none is missed."""
     bodies = [event(f"user-{number}") for number in range(600)]
