@@ -25,13 +25,11 @@ def settings(rabbitmq_url: str, queue_names: QueueNames) -> Settings:
 
 
 def shoppers_in(server: PrivateRabbitMQ, queue: str) -> list[str]:
-    connection = server.connect()
-    channel = connection.channel()
-    count = channel.queue_declare(queue, passive=True).method.message_count
-    deliveries = channel.consume(queue, auto_ack=True)
-    shoppers = [Purchase.parse(next(deliveries)[2]).user_id for _ in range(count)]
-    connection.close()
-    return shoppers
+    with server.connect() as connection:
+        channel = connection.channel()
+        count = channel.queue_declare(queue, passive=True).method.message_count
+        deliveries = channel.consume(queue, auto_ack=True)
+        return [Purchase.parse(next(deliveries)[2]).user_id for _ in range(count)]
 
 
 def test_one_purchase_is_in_the_queue_as_the_api_would_send_it(

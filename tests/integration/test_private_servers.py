@@ -79,6 +79,7 @@ def test_rabbitmq_keeps_a_confirmed_persistent_message_over_a_kill(
     channel = connection.channel()
     channel.confirm_delivery()
     channel.queue_declare(queue_names.purchase_queue, durable=True)
+    rabbitmq_server.store_declarations()
     persistent = pika.BasicProperties(delivery_mode=2)
     channel.basic_publish("", queue_names.purchase_queue, b"kept", persistent, mandatory=True)
     rabbitmq_server.kill()

@@ -32,20 +32,17 @@ def publisher(rabbitmq_url: str) -> Iterator[ConfirmingPublisher]:
 
 
 def declare(server: PrivateRabbitMQ, queue: str, **arguments: object) -> None:
-    connection = server.connect()
-    connection.channel().queue_declare(queue, durable=True, arguments=arguments)
-    connection.close()
+    with server.connect() as connection:
+        connection.channel().queue_declare(queue, durable=True, arguments=arguments)
 
 
 def bodies_in(server: PrivateRabbitMQ, queue: str) -> list[bytes]:
     """Take everything out of `queue`."""
-    connection = server.connect()
-    channel = connection.channel()
-    count = channel.queue_declare(queue, passive=True).method.message_count
-    deliveries = channel.consume(queue, auto_ack=True)
-    bodies = [next(deliveries)[2] for _ in range(count)]
-    connection.close()
-    return bodies
+    with server.connect() as connection:
+        channel = connection.channel()
+        count = channel.queue_declare(queue, passive=True).method.message_count
+        deliveries = channel.consume(queue, auto_ack=True)
+        return [next(deliveries)[2] for _ in range(count)]
 
 
 def numbered(queue: str, count: int) -> list[Outgoing]:
@@ -127,6 +124,7 @@ def test_what_was_confirmed_before_the_node_was_killed_is_there_after_its_restar
     rabbitmq_server: PrivateRabbitMQ, publisher: ConfirmingPublisher, queue: str
 ) -> None:
     """Killed in the middle of a call; the same publisher then goes on."""
+    rabbitmq_server.store_declarations()
     messages = numbered(queue, 5 * WINDOW)
 
     def with_a_kill_in_the_middle() -> Iterator[Outgoing]:

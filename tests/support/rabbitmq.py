@@ -112,6 +112,10 @@ class PrivateRabbitMQ:
 
         wait_until(accepts_connections, _START_SECONDS, "the private RabbitMQ accepts connections")
 
+    def store_declarations(self) -> None:
+        """Have Mnesia move what was declared from its log into the files of its tables."""
+        self.ctl("eval", "dumped = mnesia:dump_log().")
+
     def kill(self) -> None:
         """End it by SIGKILL: what was not yet on disk is gone."""
         self._end(signal.SIGKILL)
