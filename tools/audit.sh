@@ -15,7 +15,7 @@ fi
 if grep -q -e 'could not be audited' -e 'ConnectionError' -e 'Max retries' -e 'ServiceError' "$report"
 then
     tail -n 1 "$report" >&2
-    echo "audit: the advisory service at pypi.org gave no answer, so nothing is known either way;" \
+    echo "audit: the advisory service gave no answer, so nothing is known either way;" \
         "run this where it can be reached (a mirror of the package index does not offer it)" >&2
     exit 1
 fi
