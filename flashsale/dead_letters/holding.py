@@ -12,6 +12,7 @@ from pika.exceptions import AMQPError, ChannelClosedByBroker
 from pika.spec import BasicProperties
 
 from flashsale.brokers.connections import answers_within, disconnect, open_blocking
+from flashsale.brokers.topology import Depth
 from flashsale.errors import BrokerMisconfigured, BrokerUnavailable, FlashsaleError
 
 _ANSWER_SECONDS = 30.0
@@ -45,13 +46,6 @@ class Held(NamedTuple):
     tag: int
     properties: BasicProperties
     body: bytes
-
-
-class Depth(NamedTuple):
-    """What a queue holds for its next consumer, and how many consumers it has."""
-
-    ready: int
-    consumers: int
 
 
 class HeldQueue:
