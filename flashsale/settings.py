@@ -18,7 +18,14 @@ from typing import Any, Literal, get_args
 
 from flashsale.errors import SettingsError
 from flashsale.redaction import without_credentials
-from flashsale.urls import DatabaseAddress, parse_broker_urls, parse_database_url
+from flashsale.secret_files import read_secret_files
+from flashsale.urls import (
+    DatabaseAddress,
+    parse_broker_urls,
+    parse_database_url,
+    with_broker_password,
+    with_database_password,
+)
 
 QueueType = Literal["classic", "quorum"]
 LogFormat = Literal["auto", "console", "json"]
@@ -141,7 +148,7 @@ class Settings:
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] | None = None) -> Settings:
-        """Read the settings from `env`, the process environment by default.
+        """Read the settings from `env`, the process environment by default, and its secret files.
 
         Raises:
             SettingsError: naming every wrong variable, the rule it breaks, and its value where
@@ -150,9 +157,10 @@ class Settings:
         env = os.environ if env is None else env
         problems: list[str] = []
         values: dict[str, Any] = {}
+        secrets = read_secret_files(env, problems)
 
         def take(name: str, key: str, convert: Callable[[str], Any]) -> None:
-            raw = env.get(name, "").strip()
+            raw = (secrets.get(name) or env.get(name, "")).strip()
             if not raw:
                 return
             try:
@@ -161,8 +169,23 @@ class Settings:
                 # A URL may have come into the wrong variable.
                 problems.append(f"{name}: {without_credentials(str(problem))}")
 
+        def complete(server: str, key: str, with_password: Callable[[Any, str], Any]) -> None:
+            password = secrets.get(f"{server}_PASSWORD")
+            file = f"{server}_PASSWORD_FILE"
+            if password is None:
+                return
+            if key not in values:
+                problems.append(f"{file}: there is no good {server}_URL that it could be for")
+                return
+            try:
+                values[key] = with_password(values[key], password)
+            except ValueError as problem:
+                problems.append(f"{file}: {problem}")
+
         take("DATABASE_URL", "database", parse_database_url)
         take("RABBITMQ_URL", "broker_urls", parse_broker_urls)
+        complete("DATABASE", "database", with_database_password)
+        complete("RABBITMQ", "broker_urls", with_broker_password)
         take("PURCHASE_QUEUE", "purchase_queue", _purchase_queue)
         take("DEAD_LETTER_QUEUE", "dead_letter_queue", _queue)
         take(

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 from types import MappingProxyType
-from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit
 
 import psycopg2
 import psycopg2.extensions
@@ -118,6 +118,39 @@ def parse_broker_urls(urls: str) -> tuple[str, ...]:
     if not nodes:
         raise ValueError("names no node: amqp://user:password@host:5672")
     return nodes
+
+
+def with_database_password(address: DatabaseAddress, password: str) -> DatabaseAddress:
+    """The same address with this password.
+
+    Raises:
+        ValueError: it takes none, or has one already.
+    """
+    if not address.is_postgres:
+        raise ValueError("DATABASE_URL names an SQLite database, which has no password")
+    if "password" in address.parameters:
+        raise ValueError("DATABASE_URL has a password already; leave it out there")
+    parameters = {**address.parameters, "password": password}
+    return replace(address, parameters=MappingProxyType(parameters))
+
+
+def with_broker_password(urls: Sequence[str], password: str) -> tuple[str, ...]:
+    """The same nodes, all with this password.
+
+    Raises:
+        ValueError: one of them names no user, or has a password already.
+    """
+    completed = []
+    for parts in map(urlsplit, urls):
+        if not parts.username:
+            raise ValueError("RABBITMQ_URL names no user: amqp://user@host:5672")
+        if parts.password:
+            raise ValueError("RABBITMQ_URL has a password already; leave it out there")
+        credentials, _, host = parts.netloc.rpartition("@")
+        user = credentials.partition(":")[0]
+        netloc = f"{user}:{quote(password, safe='')}@{host}"
+        completed.append(parts._replace(netloc=netloc).geturl())
+    return tuple(completed)
 
 
 def exposures(database: DatabaseAddress, broker_urls: Sequence[str]) -> list[str]:

@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 from flashsale.cli import cli
 from flashsale.purchases import Reason
+from flashsale.secret_files import SECRET_FILES
 from flashsale.settings import TUNABLES, Settings
 
 ROOT = Path(__file__).parents[2]
@@ -39,6 +40,12 @@ def test_no_variable_stands_there_that_is_not_read() -> None:
     }
 
     assert contract | {name: _shown(tunable.default) for name, tunable in TUNABLES.items()} == ROWS
+
+
+def test_each_variable_that_names_a_file_stands_there() -> None:
+    rows = dict(re.findall(r"^\| `([A-Z_]+_FILE)` \| \| (.+) \|$", README, re.MULTILINE))
+
+    assert rows == SECRET_FILES
 
 
 def test_each_log_event_of_the_table_is_logged_somewhere() -> None:
