@@ -17,12 +17,14 @@ from flashsale.errors import EventRefused
 from flashsale.purchases import Purchase
 
 UNKNOWN = "unknown"
-"""The reason of a letter that does not tell any, as those of the worker before this one."""
+"""The reason of a letter that does not tell any."""
 
 _WORD = re.compile("[a-z0-9_]{1,40}")
 _SQLSTATE = re.compile("[0-9A-Z]{5}")
 # RabbitMQ itself changes these at each delivery.
 _COUNTERS = ("x-delivery-count", "x-acquired-count")
+# The NestJS worker counts in it how often it has put an event back.
+_REPEATS = "x-retry-count"
 _SHOWN_ID_LENGTH = 12
 
 
@@ -39,7 +41,7 @@ class DeadLetter:
         sqlstate: What the database answered, or None.
         sale_id, user_id: As the body has them, unchecked where it is no valid event, or None.
         first_seen, last_seen: When the event came and when it became a letter, or None.
-        attempts: How often the worker tried it, or None.
+        attempts: How often the worker tried it, this one or the one before it, or None.
         refusal: Why the worker would refuse this body again, or None where it would take it.
         deliveries: How often RabbitMQ has counted a delivery; quorum queues alone count.
         headers: All headers as they are.
@@ -74,7 +76,6 @@ class DeadLetter:
         headers = properties.headers or {}
         death = _broker_death(headers)
         sale_id, user_id, refusal = _event(body, max_bytes)
-        attempts = _ours(headers, "attempts")
         deliveries = headers.get("x-delivery-count", 0)
         died_at = _time(death.get("time"))
         return cls(
@@ -86,7 +87,7 @@ class DeadLetter:
             user_id=user_id,
             first_seen=_time(_ours(headers, "first-seen")) or died_at,
             last_seen=_time(_ours(headers, "last-seen")) or died_at or _time(properties.timestamp),
-            attempts=attempts if isinstance(attempts, int) else None,
+            attempts=_attempts(headers),
             refusal=refusal,
             deliveries=deliveries if isinstance(deliveries, int) else 0,
             headers=headers,
@@ -123,6 +124,13 @@ def _identity(properties: BasicProperties, body: bytes) -> str:
 
 def _ours(headers: Mapping[str, Any], name: str) -> Any:
     return headers.get(HEADER_PREFIX + name)
+
+
+def _attempts(headers: Mapping[str, Any]) -> int | None:
+    ours, repeats = _ours(headers, "attempts"), headers.get(_REPEATS)
+    if isinstance(ours, int):
+        return ours
+    return repeats + 1 if isinstance(repeats, int) else None
 
 
 def _matching(pattern: re.Pattern[str], value: Any) -> str | None:

@@ -7,12 +7,11 @@ from collections.abc import Iterator
 import pytest
 
 from tests.acceptance.conftest import StartWorker
-from tests.support.api import API_MIGRATION, declare_as_the_api_does
+from tests.support.api import API_MIGRATION, API_QUEUES, declare_as_the_api_does
 from tests.support.shop import Shop, with_repeats
 
 pytestmark = pytest.mark.acceptance
 
-QUEUES = ("purchase_queue", "purchase_dlq")
 # As Prisma has it: keys that libpq does not know.
 PRISMA_QUERY = "?schema=public&connection_limit=30&pool_timeout=20"
 USERS = [f"buyer-{number}" for number in range(5_000)]
@@ -21,12 +20,12 @@ USERS = [f"buyer-{number}" for number in range(5_000)]
 @pytest.fixture
 def api_shop(empty_postgres_url: str, rabbitmq_url: str) -> Iterator[Shop]:
     """A shop with the tables that the API's migration makes, and no queues yet."""
-    shop = Shop(empty_postgres_url + PRISMA_QUERY, rabbitmq_url, *QUEUES)
+    shop = Shop(empty_postgres_url + PRISMA_QUERY, rabbitmq_url, *API_QUEUES)
     shop.query(API_MIGRATION)
     shop.open_sale()
     yield shop
     with shop.channel() as channel:
-        for queue in QUEUES:
+        for queue in API_QUEUES:
             channel.queue_delete(queue)
 
 
@@ -34,7 +33,7 @@ def test_the_worker_drains_what_the_api_declared_and_published_before(
     api_shop: Shop, start_worker: StartWorker
 ) -> None:
     with api_shop.channel() as channel:
-        declare_as_the_api_does(channel, *QUEUES)
+        declare_as_the_api_does(channel, *API_QUEUES)
     api_shop.buy(with_repeats(USERS))
 
     worker = start_worker(api_shop)
@@ -52,7 +51,7 @@ def test_the_api_may_come_after_the_worker(api_shop: Shop, start_worker: StartWo
     worker.wait_for_log("broker.connected", 10)
 
     with api_shop.channel() as channel:
-        declare_as_the_api_does(channel, *QUEUES)
+        declare_as_the_api_does(channel, *API_QUEUES)
     api_shop.buy(with_repeats(USERS))
     api_shop.wait_for_orders(len(USERS), 20)
     worker.terminate()

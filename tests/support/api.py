@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pika.adapters.blocking_connection import BlockingChannel
 
+#: The names that the API and the old worker have in their code: the events, the dead letters.
+API_QUEUES = ("purchase_queue", "purchase_dlq")
+
 # What the API's own migration runs: the contract, column for column and name for name.
 API_MIGRATION = """
 CREATE TABLE "sales" (

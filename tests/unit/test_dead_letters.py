@@ -69,6 +69,17 @@ def test_a_letter_keeps_its_id_however_often_it_is_looked_at() -> None:
     assert read(b"[]", last_seen="a").id != first.id
 
 
+def test_the_old_workers_count_of_repeats_tells_its_attempts() -> None:
+    """Of which it wrote nothing else; what this worker has written comes first."""
+
+    def attempts(headers: dict[str, Any]) -> int | None:
+        return DeadLetter.read(BasicProperties(headers=headers), b"", max_bytes=9).attempts
+
+    assert attempts({"x-retry-count": 3}) == 4
+    assert attempts({"x-retry-count": "3"}) is None
+    assert attempts({"x-retry-count": 3, "x-flashsale-attempts": 1}) == 1
+
+
 def test_a_letter_of_unknown_age_is_neither_older_nor_newer() -> None:
     now = datetime.now(UTC)
     unknown, known = read(last_seen="nonsense"), read(last_seen=now.isoformat())
