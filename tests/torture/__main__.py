@@ -20,7 +20,6 @@ from tests.torture.stage import Stage
 
 #: Faults that no scenario makes, with the reason.
 NOT_MADE = {
-    "F34": "two versions at once: there is no second version yet",
     "F35": "a soak is this very command with --minutes 480",
 }
 

@@ -8,6 +8,7 @@ from tests.torture.scenarios import (
     processes,
     rabbitmq,
     transactions,
+    versions,
 )
 
 __all__ = [
@@ -18,4 +19,5 @@ __all__ = [
     "processes",
     "rabbitmq",
     "transactions",
+    "versions",
 ]
