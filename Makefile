@@ -17,7 +17,7 @@ LOCK := $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.1
 	--no-emit-index-url --custom-compile-command 'make lock'
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast torture fuzz bench bench-full lint lock servers install clean
+.PHONY: help demo test test-fast torture fuzz bench bench-full lint lock dist servers install clean
 
 help:  ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -75,6 +75,10 @@ lock: install  ## Renew requirements/: the newest versions that setup.cfg allows
 	$(LOCK) setup.cfg --extra test --extra report --constraint requirements/worker.txt --output-file requirements/test.txt
 	$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"])' \
 		| $(LOCK) - --output-file requirements/build.txt
+
+dist: install  ## Build the sdist, and the wheel from it, into dist/
+	$(BIN)/python -m pip install --quiet 'build>=1.2'
+	$(BIN)/python -m build
 
 clean:  ## Remove what make has made
 	rm -rf $(VENV) .tox build dist *.egg-info benchmarks/.venvs
