@@ -60,6 +60,7 @@ bench-full: install  ## Measure everything that docs/performance.md tells; takes
 	$(BIN)/python -m benchmarks --rounds 5
 	@failed=; for each in $(SCENARIOS); do \
 	  $(BIN)/python -m benchmarks.$$each || failed="$$failed $$each"; done; \
+	$(BIN)/python -m benchmarks.scaling || failed="$$failed scaling"; \
 	test -z "$$failed" || { echo "failed, each to be run again by itself:$$failed" >&2; exit 1; }
 
 fuzz: install  ## Read a million hostile events, and count

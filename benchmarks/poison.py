@@ -114,7 +114,7 @@ def _drain(stage: Stage, kinds: Sequence[str], good: int, bad: int, processes: i
     users = [f"buyer-{number}" for number in range(good)]
     bodies = [shop.event(user) for user in users]
     bodies += [_bad_event(shop, kinds[number % len(kinds)], number) for number in range(bad)]
-    random.Random(0).shuffle(bodies)  # noqa: S311  # the same places each time
+    random.Random(0).shuffle(bodies)  # the same places each time
     shop.publish(bodies)
     shop.query("CHECKPOINT")  # what the run before has left is not this one's
     with RunningWorker(shop.environment(), processes=processes) as worker:

@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks.contestants import Contestant
 from benchmarks.race import Refused, run
+from benchmarks.scaling import measure
 from benchmarks.stage import Stage
 
 _EVENTS = 200
@@ -87,6 +88,15 @@ def test_a_contestant_that_ends_early_is_refused(stage: Stage, contestant: Conte
 
     with pytest.raises(Refused, match="out of luck"):
         run(stage, ended, events=_EVENTS)
+
+
+def test_the_bytes_of_an_order_are_those_of_all_its_rows(stage: Stage) -> None:
+    """PostgreSQL's log has each row and each of its index entries; tables have them once."""
+    found = measure(stage.fresh_shop(), 5_000)
+
+    assert found["event_bytes"] == pytest.approx(114, abs=3)
+    assert found["stored_bytes"] > 2 * found["event_bytes"]
+    assert found["wal_bytes"] > found["stored_bytes"]
 
 
 def _that_is(contestant: Contestant, fault: str) -> Contestant:
