@@ -72,7 +72,28 @@ def _examine(
     findings = [*_structure(check, queue, found), *losses(check, queue, _own(found), "argument")]
     others = sorted(set(_own(found)) - set(_LOSING))
     findings += [_other(check, queue, name, found[f"x-{name}"]) for name in others]
+    if name := _api_name(connection, queue):
+        findings.append(
+            warn(
+                check,
+                f"{queue!r} exists, and so does {name!r}, as the API calls it: what is there is"
+                " left there",
+                f"set {_variable(check)}={name}, unless it is somebody else's",
+            )
+        )
     yield from findings or [ok(check, f"{queue!r} exists, durable, with the contract's arguments")]
+
+
+def _api_name(connection: pika.BlockingConnection, queue: str) -> str | None:
+    """What the API calls this queue, where ours has the name by default and that one exists."""
+    name = _API_NAMES.get(queue)
+    if name and not refusal(connection, lambda channel: channel.queue_declare(name, passive=True)):
+        return name
+    return None
+
+
+def _variable(check: str) -> str:
+    return "PURCHASE_QUEUE" if check == "purchase-queue" else "DEAD_LETTER_QUEUE"
 
 
 def _differences(
@@ -168,15 +189,11 @@ def _unusable(
             f"{queue!r} cannot be used, RabbitMQ says: {refused.reply_text}",
             "give the user of RABBITMQ_URL access to it",
         )
-    api_name = _API_NAMES.get(queue)
-    if api_name and not refusal(
-        connection, lambda channel: channel.queue_declare(api_name, passive=True)
-    ):
-        variable = "PURCHASE_QUEUE" if check == "purchase-queue" else "DEAD_LETTER_QUEUE"
+    if name := _api_name(connection, queue):
         return fail(
             check,
-            f"{queue!r} does not exist, and {api_name!r}, as the API calls it, does",
-            f"set {variable}={api_name}",
+            f"{queue!r} does not exist, and {name!r}, as the API calls it, does",
+            f"set {_variable(check)}={name}",
         )
     return fail(
         check,

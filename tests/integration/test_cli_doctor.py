@@ -193,10 +193,16 @@ def test_the_names_in_the_api_are_proposed_where_its_queues_have_them(
 
     failed = [finding for finding in patient.examine()[1] if finding["level"] == "fail"]
 
-    assert [finding["remedy"] for finding in failed] == [
-        "set DEAD_LETTER_QUEUE=purchase_dlq",
-        "set PURCHASE_QUEUE=purchase_queue",
-    ]
+    remedies = ["set DEAD_LETTER_QUEUE=purchase_dlq", "set PURCHASE_QUEUE=purchase_queue"]
+    assert [finding["remedy"] for finding in failed] == remedies
+
+    # A worker that was started so has made queues of its own, and waits at them for ever.
+    Shop("", managed_rabbitmq.url(), *names.values()).publish([])
+    code, findings = patient.examine()
+
+    assert code == exits.OK
+    proposed = [finding["remedy"] for finding in findings if "as the API" in finding["says"]]
+    assert proposed == [f"{remedy}, unless it is somebody else's" for remedy in remedies]
 
 
 def test_silent_servers_are_named_and_do_not_hold_it_up(patient: Patient) -> None:

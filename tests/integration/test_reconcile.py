@@ -15,6 +15,7 @@ from flashsale.audit import AuditEntry, AuditTrail, now
 from flashsale.errors import StoreError, SystemFault
 from flashsale.orders import OrderBook
 from flashsale.reconcile import Reconciler
+from flashsale.verification import verify
 from tests.support.postgres import PrivatePostgres
 from tests.support.stores import Store, purchases_of
 
@@ -89,6 +90,25 @@ def test_exactly_the_missing_rows_are_written(store: Store, reconciler: Reconcil
         "missing",
     ]
     assert Reconciler(store.database).run() == 0
+
+
+def test_an_old_worker_whose_clock_is_behind_may_get_a_second_row_which_verify_tells(
+    postgres_store: Store,
+) -> None:
+    """It dates its orders itself: one of this moment seems old, and its row to be missing."""
+    sale_id = postgres_store.add_sale()
+    order_id = add_order(postgres_store, sale_id, "user", at=now() - timedelta(seconds=15))
+    reconciler = Reconciler(postgres_store.database)
+    assert reconciler.run() == 1
+    reconciler.release()
+
+    trail = AuditTrail(postgres_store.database)
+    of_the_old_worker = AuditEntry.confirmed(sale_id, "user", order_id, now())
+    trail.record([of_the_old_worker._replace(id=str(uuid.uuid4()))])
+    trail.flush()
+
+    (finding,) = verify(postgres_store.database).violations
+    assert (finding.check.name, finding.cases) == ("repeated_audit", 1)
 
 
 def test_a_row_that_the_database_refuses_does_not_hold_the_others_back(

@@ -15,6 +15,7 @@ from flashsale.settings import TUNABLES, Settings
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 ROWS = dict(re.findall(r"^\| `([A-Z_]+)` \| `([^`]+)` \|", README, re.MULTILINE))
 
 
@@ -76,6 +77,9 @@ def test_each_command_it_shows_exists_and_has_help(command: str) -> None:
     assert f"flashsale {command}" in result.output
 
 
-@pytest.mark.parametrize("target", sorted(set(re.findall(r"(?:`|\$ )make ([a-z-]+)", README))))
+@pytest.mark.parametrize(
+    "target", sorted(set(re.findall(r"(?:`|\$ )make ([a-z-]+)", README + CONTRIBUTING)))
+)
 def test_each_make_target_it_names_exists(target: str) -> None:
+    """And each that CONTRIBUTING.md names."""
     assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
