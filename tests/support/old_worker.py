@@ -1,10 +1,10 @@
 """A stand-in for the NestJS worker that flashsale replaces: what it does, in Python of our own.
 
-``python -m tests.support.old_worker`` takes events, writes rows, acknowledges, repeats and
-dead-letters as that worker does: one event at a time, an order and an audit row in statements of
-their own, three repeats without a pause, and then a refusal that lets RabbitMQ dead-letter. The
-statements, and which values they refuse, are those of Prisma Client 6.19, as its query log has
-them.
+``python -m tests.support.old_worker [QUEUE DEAD_LETTERS]`` takes events, writes rows, acknowledges,
+repeats and dead-letters as that worker does: one event at a time, an order and an audit row in
+statements of their own, three repeats without a pause, and then a refusal that lets RabbitMQ
+dead-letter. The statements, and which values they refuse, are those of Prisma Client 6.19, as its
+query log has them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from pika.exceptions import AMQPError
 
 from tests.support.api import API_QUEUES, declare_as_the_api_does
 
-_PURCHASES, _LETTERS = API_QUEUES
 _MOST_REPEATS = 3
 _POLL_SECONDS = 0.05
 _RECONNECT_SECONDS = 1.0
@@ -120,11 +119,15 @@ def _instant() -> str:
 
 
 class OldWorker:
-    """Consumes until it is told to stop; what it holds then goes back to its queue."""
+    """Consumes until it is told to stop; what it holds then goes back to its queue.
 
-    def __init__(self, env: Mapping[str, str]) -> None:
+    `queues` are the names of the events' and of the dead letters'.
+    """
+
+    def __init__(self, env: Mapping[str, str], queues: tuple[str, str]) -> None:
         self._database = _Database(env["DATABASE_URL"])
         self._broker_url = env["RABBITMQ_URL"]
+        self._queues = queues
         self._stopping = threading.Event()
 
     def stop(self, *_: object) -> None:
@@ -142,10 +145,10 @@ class OldWorker:
         connection = pika.BlockingConnection(pika.URLParameters(self._broker_url))
         try:
             channel = connection.channel()
-            declare_as_the_api_does(channel, *API_QUEUES)
+            declare_as_the_api_does(channel, *self._queues)
             channel.basic_qos(prefetch_count=1)
             for method, properties, body in channel.consume(
-                _PURCHASES, inactivity_timeout=_POLL_SECONDS
+                self._queues[0], inactivity_timeout=_POLL_SECONDS
             ):
                 if self._stopping.is_set():
                     return
@@ -167,7 +170,7 @@ class OldWorker:
             # To the end of the queue, at once, and without waiting for a confirm.
             channel.basic_publish(
                 "",
-                _PURCHASES,
+                self._queues[0],
                 body.decode(errors="replace").encode(),
                 pika.BasicProperties(delivery_mode=2, headers={"x-retry-count": repeats + 1}),
             )
@@ -176,7 +179,8 @@ class OldWorker:
 
 def main() -> None:
     """Run one, with the environment of the old worker, until SIGTERM."""
-    worker = OldWorker(os.environ)
+    purchases, letters = sys.argv[1:] or API_QUEUES
+    worker = OldWorker(os.environ, (purchases, letters))
     signal.signal(signal.SIGTERM, worker.stop)
     worker.run()
 

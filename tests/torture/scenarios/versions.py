@@ -1,15 +1,18 @@
-"""Two versions of flashsale at once, as during a rolling deploy."""
+"""Two workers of different make at once: two versions, or the worker before this one and this."""
 
 from __future__ import annotations
 
 import os
 import subprocess
+import sys
 import tarfile
 import tempfile
+from contextlib import ExitStack
 from io import BytesIO
 from pathlib import Path
 
 from tests.support.waiting import wait_until
+from tests.support.workers import RunningWorker
 from tests.torture.fleet import Fleet
 from tests.torture.harness import Round
 from tests.torture.scenario import scenario
@@ -20,6 +23,7 @@ OLDER_VERSION = "TORTURE_OLDER_VERSION"
 # Without a release before this one: as far back as makes a difference, and can be run.
 _COMMITS_BACK = 60
 _START_SECONDS = 30.0
+_STOP_SECONDS = 15.0
 
 
 def older_version() -> str | None:
@@ -87,6 +91,44 @@ def roll(round_: Round) -> None:
         for fleet, is_older in zip(round_.fleets, (True, False, True, False), strict=True):
             loaded = f"flashsale of {folder}/flashsale/" in fleet.log.read_text(errors="replace")
             round_.expect(loaded == is_older, f"a worker is of the wrong version: {fleet.log}")
+
+
+@scenario("F34.nestjs", "a stand-in for the NestJS worker beside this one; both are killed")
+def take_over(round_: Round) -> None:
+    round_.events.bad_share = 0.0  # its dead letters tell no reason
+    with ExitStack() as resources:
+        old = [resources.enter_context(_old_worker(round_)) for _ in range(2)]
+        round_.start()
+        for _ in range(3):
+            round_.pause(0.2, 0.8)
+            victim = round_.choice.choice(old)
+            victim.kill()
+            old.remove(victim)
+            round_.workers.kill([round_.choice.choice(round_.workers.worker_pids())])
+            old.append(resources.enter_context(_old_worker(round_)))
+        round_.healed()
+        everyone = round_.workers.size + len(old)  # one that is only starting would not stop well
+        wait_until(lambda: round_.consumers() >= everyone, _START_SECONDS, "all are back")
+        codes = round_.workers.stop()
+        round_.expect(codes == [0, 0], f"exit codes of this worker: {codes}")
+        round_.healed()  # with the old one alone
+        _start(round_, {})
+        for worker in old:
+            worker.terminate()
+        codes = [worker.wait(_STOP_SECONDS) for worker in old]
+        round_.expect(codes == [0, 0], f"exit codes of the old worker: {codes}")
+        round_.healed()
+
+
+def _old_worker(round_: Round) -> RunningWorker:
+    place, stage = round_.place, round_.stage
+    env = {
+        "PYTHONPATH": str(_ROOT),
+        "DATABASE_URL": stage.postgres.url(place.database),
+        "RABBITMQ_URL": stage.rabbitmq.url(),
+    }
+    queues = (place.purchase_queue, place.dead_letter_queue)
+    return RunningWorker(env, command=[sys.executable, "-m", "tests.support.old_worker", *queues])
 
 
 def _start(round_: Round, settings: dict[str, str]) -> Fleet:
