@@ -5,7 +5,8 @@ All is read in one snapshot, so a worker may go on meanwhile. Nothing is written
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -182,6 +183,15 @@ CHECKS = (
     ),
 )
 
+# On PostgreSQL; within a transaction of SQLite all is of one moment as it is.
+_LARGE_READING = (
+    "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY",
+    # With the usual 4 MB, each sort of a million rows would go to the server's disk.
+    "SET LOCAL work_mem = '128MB'",
+    # Right after a sale the planner knows nothing of its rows, and would compare all with all.
+    "SET LOCAL enable_nestloop = off",
+)
+
 _ORDERS_UNAUDITED = f"SELECT count(*) FROM orders WHERE {{sale}} AND NOT {_AUDITED} AND created_at"
 _PENDING = _ORDERS_UNAUDITED + " > {cutoff}"
 _UNAUDITED = _ORDERS_UNAUDITED + " <= {cutoff}"
@@ -212,55 +222,67 @@ def verify(
         UnknownSale: neither a sale nor an order has this id.
         StoreError: the database is away, a table is missing, or a statement took too long.
     """
-    with session(database), database.atomic():
-        snapshot = _Snapshot(database, sale_id, grace)
-        if sale_id is not None and not snapshot.count(_KNOWN):
-            raise UnknownSale(
-                f"nothing here knows a sale {sale_id}: `flashsale verify --json` lists the sales"
-            )
-        findings = []
-        for done, check in enumerate(CHECKS, start=1):
-            findings.append(snapshot.find(check))
-            advance(done)
-        return Verification(
-            findings=findings,
-            stocks=[Stock(*row) for row in snapshot.rows(_STOCKS)],
-            orders=snapshot.count("SELECT count(*) FROM orders WHERE {sale}"),
-            confirmed_rows=snapshot.count(
-                "SELECT count(*) FROM order_audit_trail WHERE {sale} AND event_type = "
-                f"'{AuditEventType.CONFIRMED}'"
-            ),
-            pending=snapshot.count(_PENDING),
+    with one_snapshot(database):
+        return verify_in_snapshot(database, sale_id, grace=grace, advance=advance)
+
+
+def verify_in_snapshot(
+    database: peewee.Database,
+    sale_id: str | None = None,
+    *,
+    grace: timedelta = GRACE,
+    advance: Callable[[int], None] = lambda _: None,
+) -> Verification:
+    """As :func:`verify`, within :func:`one_snapshot`, beside what else is read there."""
+    snapshot = _Snapshot(database, sale_id, grace)
+    if sale_id is not None and not snapshot.count(_KNOWN):
+        raise UnknownSale(
+            f"nothing here knows a sale {sale_id}: `flashsale verify --json` lists the sales"
         )
+    findings = []
+    for done, check in enumerate(CHECKS, start=1):
+        findings.append(snapshot.find(check))
+        advance(done)
+    return Verification(
+        findings=findings,
+        stocks=[Stock(*row) for row in snapshot.rows(_STOCKS)],
+        orders=snapshot.count("SELECT count(*) FROM orders WHERE {sale}"),
+        confirmed_rows=snapshot.count(
+            "SELECT count(*) FROM order_audit_trail WHERE {sale} AND event_type = "
+            f"'{AuditEventType.CONFIRMED}'"
+        ),
+        pending=snapshot.count(_PENDING),
+    )
 
 
-def begin_snapshot(database: peewee.Database) -> None:
-    """Make the transaction that has just begun on PostgreSQL one snapshot, for large readings."""
-    for statement in (
-        "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY",
-        # With the usual 4 MB, each sort of a million rows would go to the server's disk.
-        "SET LOCAL work_mem = '128MB'",
-        # Right after a sale the planner knows nothing of its rows, and would compare all with all.
-        "SET LOCAL enable_nestloop = off",
-    ):
-        database.execute_sql(statement)
+@contextmanager
+def one_snapshot(database: peewee.Database) -> Iterator[None]:
+    """A session in which all that is read is of one moment, for large readings.
+
+    Raises:
+        StoreError: the database is away, a table is missing, or a statement took too long.
+    """
+    with session(database), database.atomic():
+        if not isinstance(database, peewee.SqliteDatabase):
+            for statement in _LARGE_READING:
+                database.execute_sql(statement)
+        yield
 
 
 def count_unaudited(database: peewee.Database, grace: timedelta) -> int:
     """How many orders older than `grace` lack their CONFIRMED row; raises StoreError."""
-    with session(database), database.atomic():
+    with one_snapshot(database):
         return _Snapshot(database, None, grace).count(_UNAUDITED)
 
 
 class _Snapshot:
-    """Asks within one transaction; the first statement of it is its own."""
+    """Asks within :func:`one_snapshot`."""
 
     def __init__(self, database: peewee.Database, sale_id: str | None, grace: timedelta) -> None:
         self._database = database
         self._on_postgres = not isinstance(database, peewee.SqliteDatabase)
         cutoff: datetime | str
         if self._on_postgres:
-            begin_snapshot(database)
             ((now,),) = database.execute_sql("SELECT now()").fetchall()  # the clock of the orders
             cutoff = now - grace
         else:

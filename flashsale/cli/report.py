@@ -18,7 +18,7 @@ from flashsale.dead_letters.selection import look
 from flashsale.errors import BrokerError
 from flashsale.settings import Settings
 from flashsale.urls import DatabaseAddress
-from flashsale.verification import CHECKS, verify
+from flashsale.verification import CHECKS, one_snapshot, verify_in_snapshot
 
 _STATEMENT_TIMEOUT_SECONDS = 300.0
 
@@ -58,10 +58,13 @@ def report(sale: str, output: Path, given: DatabaseAddress | None) -> int:
     click.echo(f"database: {address}", err=True)
     database = open_database(address, statement_timeout_seconds=_STATEMENT_TIMEOUT_SECONDS)
     try:
-        with progress_bar("reading", len(CHECKS) + 1) as advance:
+        # One moment for both: while a sale goes on, two would not agree.
+        with progress_bar("reading", len(CHECKS) + 1) as advance, one_snapshot(database):
             figures = figures_of(database, sale)
             advance(1)
-            verification = verify(database, sale, advance=lambda done: advance(done + 1))
+            verification = verify_in_snapshot(
+                database, sale, advance=lambda done: advance(done + 1)
+            )
     finally:
         close_database(database)
     letters, unknown_because = _dead_letters(settings, sale)

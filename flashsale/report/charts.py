@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Sequence
-from itertools import accumulate
-from typing import Any
+from datetime import timedelta
+from itertools import accumulate, pairwise
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
-from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, date2num
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
@@ -42,10 +43,10 @@ _STYLE = {
 def pace_chart(figures: Figures) -> str:
     """Orders per second over the time of the sale."""
     with mpl.rc_context(_STYLE):
-        figure, axes = _axes("orders per second")
-        rates = [bucket.orders / figures.bucket_seconds for bucket in figures.buckets]
-        axes.fill_between(_times(figures), rates, step="post", color=_SOLD, alpha=0.25, lw=0)
-        axes.step(_times(figures), rates, where="post", color=_SOLD)
+        figure, axes = _axes(figures, "orders per second")
+        rates = [bucket.orders / figures.bucket.total_seconds() for bucket in figures.buckets]
+        axes.stairs(rates, _edges(figures), fill=True, color=_SOLD, alpha=0.25, lw=0)
+        axes.stairs(rates, _edges(figures), color=_SOLD, lw=1.5)
         axes.set_ylim(bottom=0)
         return _svg(figure)
 
@@ -53,11 +54,11 @@ def pace_chart(figures: Figures) -> str:
 def stock_chart(figures: Figures) -> str:
     """Orders so far against the stock."""
     with mpl.rc_context(_STYLE):
-        figure, axes = _axes("orders so far")
-        sold = list(accumulate(bucket.orders for bucket in figures.buckets))
-        axes.step(_times(figures), sold, where="post", color=_SOLD, label="sold")
+        figure, axes = _axes(figures, "orders so far")
+        sold = list(accumulate((bucket.orders for bucket in figures.buckets), initial=0))
         stock = figures.sale.total_stock
         axes.axhline(stock, color=_LIMIT, ls="--", lw=1.2, label=f"stock: {stock:,}")
+        axes.plot(_edges(figures), sold, color=_SOLD, label=f"sold: {figures.orders:,}")
         axes.set_ylim(0, max(stock, figures.orders) * 1.08)
         axes.legend(loc="lower right")
         return _svg(figure)
@@ -66,18 +67,28 @@ def stock_chart(figures: Figures) -> str:
 def lag_chart(figures: Figures) -> str:
     """Median and 99th percentile of the time from purchase to order, over the time of the sale."""
     with mpl.rc_context(_STYLE):
-        figure, axes = _axes("seconds from purchase to order")
+        figure, axes = _axes(figures, "seconds from purchase to order")
+        edges = _edges(figures)
+        middles = [sum(pair) / 2 for pair in pairwise(edges)]
         for label, colour, lags in (
             ("99 of 100 within", _LIMIT, [bucket.lag_p99 for bucket in figures.buckets]),
             ("half within", _SOLD, [bucket.lag_median for bucket in figures.buckets]),
         ):
-            axes.plot(_times(figures), _gaps(lags), color=colour, label=label)
+            # A line breaks where nothing was sold; a point between two breaks has none to be on.
+            alone = [at for at in range(len(lags)) if _is_alone(lags, at)]
+            axes.plot(
+                *(middles, [math.nan if lag is None else lag for lag in lags]),
+                color=colour,
+                label=label,
+                marker=".",
+                markevery=alone,
+            )
         axes.set_ylim(bottom=0)
         axes.legend(loc="upper right")
         return _svg(figure)
 
 
-def _axes(label: str) -> tuple[Figure, Axes]:
+def _axes(figures: Figures, label: str) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(8.4, 2.9), layout="constrained")
     axes = figure.add_subplot()
     axes.set_ylabel(label)
@@ -85,16 +96,20 @@ def _axes(label: str) -> tuple[Figure, Axes]:
     locator = AutoDateLocator()
     axes.xaxis.set_major_locator(locator)
     axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
-    axes.margins(x=0.01)
+    edges = _edges(figures)
+    axes.set_xlim(edges[0], edges[-1])
     return figure, axes
 
 
-def _times(figures: Figures) -> list[Any]:
-    return [bucket.begins_at for bucket in figures.buckets]
+def _edges(figures: Figures) -> list[float]:
+    """Where each bucket begins, and the last one ends, in matplotlib's days."""
+    begin, width = float(date2num(figures.first_at)), figures.bucket / timedelta(days=1)
+    return [begin + place * width for place in range(len(figures.buckets) + 1)]
 
 
-def _gaps(values: Sequence[float | None]) -> list[float]:
-    return [float("nan") if value is None else value for value in values]
+def _is_alone(lags: Sequence[float | None], at: int) -> bool:
+    before, after = lags[at - 1] if at else None, lags[at + 1] if at + 1 < len(lags) else None
+    return lags[at] is not None and before is None and after is None
 
 
 def _svg(figure: Figure) -> str:

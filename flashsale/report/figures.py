@@ -9,12 +9,12 @@ from typing import Any
 
 import peewee
 
-from flashsale.database import session
-from flashsale.verification import UnknownSale, begin_snapshot
+from flashsale.verification import UnknownSale
 
 # Charts of about this many points, whether the sale took ten seconds or ten days.
 _BUCKETS = 300
-_BUCKET_SECONDS = (1, 2, 5, 10, 30, 60, 300, 600, 1_800, 3_600, 21_600, 86_400)
+_BUCKET_SECONDS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 300, 600, 1_800, 3_600, 21_600, 86_400)
+_DAY = timedelta(days=1)
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class SaleFacts:
 
 @dataclass(frozen=True)
 class Bucket:
-    """The orders of some seconds. Lags are in seconds, None where no order of it has one."""
+    """The orders of a short time. Lags are in seconds, None where no order of it has one."""
 
     begins_at: datetime
     orders: int
@@ -59,7 +59,8 @@ class Figures:
     last_at: datetime | None
     #: When the last item of the stock was sold, if so many were.
     sold_out_at: datetime | None
-    bucket_seconds: int
+    #: How long each bucket is, and all of them from the first order to the last, empty ones too.
+    bucket: timedelta
     buckets: Sequence[Bucket]
     busiest_second: int
     lag: Lag | None
@@ -85,11 +86,13 @@ FROM orders LEFT JOIN order_audit_trail AS audit
  AND audit.event_type = 'CONFIRMED'
 WHERE orders.sale_id = %s
 """
+# How many whole buckets lie before an order; date_bin() would need PostgreSQL 14.
+_PLACE = "(extract(epoch FROM created_at - %s) * 1000000)::bigint / %s"
 _BY_BUCKET = f"""
-SELECT date_bin(%s * interval '1 second', created_at, %s) AS begins_at, count(*),
+SELECT {_PLACE} AS place, count(*),
        percentile_cont(0.5) WITHIN GROUP (ORDER BY lag),
        percentile_cont(0.99) WITHIN GROUP (ORDER BY lag)
-FROM ({_LAGS}) AS sold GROUP BY begins_at ORDER BY begins_at
+FROM ({_LAGS}) AS sold GROUP BY place
 """
 _LAG = f"""
 SELECT count(lag), percentile_cont(0.5) WITHIN GROUP (ORDER BY lag),
@@ -97,10 +100,10 @@ SELECT count(lag), percentile_cont(0.5) WITHIN GROUP (ORDER BY lag),
        percentile_cont(0.99) WITHIN GROUP (ORDER BY lag), max(lag)
 FROM ({_LAGS}) AS sold
 """
-_BUSIEST = """
+_BUSIEST = f"""
 SELECT max(orders) FROM (
-  SELECT count(*) AS orders FROM orders WHERE sale_id = %s
-  GROUP BY date_bin('1 second', created_at, %s)) AS seconds
+  SELECT {_PLACE} AS second, count(*) AS orders FROM orders WHERE sale_id = %s
+  GROUP BY second) AS seconds
 """
 _AUDIT_ROWS = """
 SELECT event_type, count(*) FROM order_audit_trail WHERE sale_id = %s
@@ -109,45 +112,61 @@ GROUP BY event_type ORDER BY event_type
 
 
 def figures_of(database: peewee.Database, sale_id: str) -> Figures:
-    """The figures of one sale, in one snapshot; memory does not depend on the number of orders.
+    """The figures of one sale; memory does not depend on the number of orders.
+
+    To be called within :func:`flashsale.verification.one_snapshot`, whose errors it raises.
 
     Raises:
         UnknownSale: there is no such sale.
-        StoreError: the database is away, a table is missing, or a statement took too long.
     """
 
     def rows(sql: str, *values: Any) -> list[tuple[Any, ...]]:
         found: list[tuple[Any, ...]] = database.execute_sql(sql, values).fetchall()
         return found
 
-    with session(database), database.atomic():
-        begin_snapshot(database)
-        sale = rows(_SALE, sale_id)
-        if not sale:
-            raise UnknownSale(
-                f"there is no sale {sale_id}: `flashsale verify --json` lists those there are"
-            )
-        facts = SaleFacts(*sale[0])
-        ((orders, first_at, last_at),) = rows(_SPAN, sale_id)
-        seconds = _bucket_seconds(last_at - first_at if orders else timedelta())
-        sold_out = orders >= facts.total_stock > 0
-        ((known, *lags),) = rows(_LAG, sale_id)
-        return Figures(
-            sale=facts,
-            orders=orders,
-            first_at=first_at,
-            last_at=last_at,
-            sold_out_at=rows(_SOLD_OUT, sale_id, facts.total_stock - 1)[0][0] if sold_out else None,
-            bucket_seconds=seconds,
-            buckets=[Bucket(*row) for row in rows(_BY_BUCKET, seconds, first_at, sale_id)]
-            if orders
-            else [],
-            busiest_second=rows(_BUSIEST, sale_id, first_at)[0][0] or 0,
-            lag=Lag(known, *lags) if known else None,
-            audit_rows=dict(rows(_AUDIT_ROWS, sale_id)),
+    sale = rows(_SALE, sale_id)
+    if not sale:
+        raise UnknownSale(
+            f"there is no sale {sale_id}: `flashsale verify --json` lists those there are"
         )
+    facts = SaleFacts(*sale[0])
+    ((orders, first_at, last_at),) = rows(_SPAN, sale_id)
+    bucket = _bucket(last_at - first_at if orders else timedelta())
+    sold_out = orders >= facts.total_stock > 0
+    ((known, *lags),) = rows(_LAG, sale_id)
+    by_place = rows(_BY_BUCKET, first_at, _microseconds(bucket), sale_id)
+    return Figures(
+        sale=facts,
+        orders=orders,
+        first_at=first_at,
+        last_at=last_at,
+        sold_out_at=rows(_SOLD_OUT, sale_id, facts.total_stock - 1)[0][0] if sold_out else None,
+        bucket=bucket,
+        buckets=_buckets(by_place, first_at, bucket),
+        busiest_second=rows(_BUSIEST, first_at, 1_000_000, sale_id)[0][0] or 0,
+        lag=Lag(known, *lags) if known else None,
+        audit_rows=dict(rows(_AUDIT_ROWS, sale_id)),
+    )
 
 
-def _bucket_seconds(span: timedelta) -> int:
-    wanted = span.total_seconds() / _BUCKETS
-    return next((size for size in _BUCKET_SECONDS if size >= wanted), _BUCKET_SECONDS[-1])
+def _bucket(span: timedelta) -> timedelta:
+    if span < timedelta(seconds=1):  # a rate of less time than that says nothing
+        return timedelta(seconds=1)
+    sizes = (timedelta(seconds=seconds) for seconds in _BUCKET_SECONDS)
+    fitting = (size for size in sizes if size * _BUCKETS >= span)
+    return next(fitting, -(-span // (_DAY * _BUCKETS)) * _DAY)
+
+
+def _buckets(
+    by_place: Sequence[tuple[Any, ...]], first_at: datetime, bucket: timedelta
+) -> list[Bucket]:
+    """In order, with those between in which nothing was sold."""
+    found = {place: numbers for place, *numbers in by_place}
+    places = range(max(found, default=-1) + 1)
+    return [
+        Bucket(first_at + place * bucket, *found.get(place, (0, None, None))) for place in places
+    ]
+
+
+def _microseconds(time: timedelta) -> int:
+    return time // timedelta(microseconds=1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -37,7 +37,12 @@ def render(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": _number, "moment": _moment, "seconds": _seconds}
+    environment.filters |= {
+        "number": _number,
+        "moment": _moment,
+        "moment_of": _moment_of,
+        "seconds": _seconds,
+    }
     charts: list[str] = []
     if figures.buckets:
         charts = [pace_chart(figures), stock_chart(figures)]
@@ -68,6 +73,14 @@ def _number(value: float) -> str:
 
 def _moment(value: datetime) -> str:
     return value.astimezone(UTC).strftime("%d %B %Y, %H:%M:%S UTC")
+
+
+def _moment_of(value: datetime, bucket: timedelta) -> str:
+    """As exact as buckets of this length need it."""
+    at = value.astimezone(UTC)
+    if bucket < timedelta(seconds=1):
+        return f"{at:%H:%M:%S}.{at.microsecond // 100_000}"
+    return f"{at:%d %B, %H:%M:%S}"
 
 
 def _seconds(value: float) -> str:

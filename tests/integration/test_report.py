@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 from pathlib import Path
@@ -15,7 +16,7 @@ from pika.spec import BasicProperties
 from flashsale.cli import cli, exits
 from flashsale.report.figures import Figures, figures_of
 from flashsale.report.page import DeadLetters, render
-from flashsale.verification import UnknownSale, verify
+from flashsale.verification import UnknownSale, one_snapshot, verify, verify_in_snapshot
 from tests.conftest import QueueNames
 from tests.support.shop import Shop
 from tests.support.stores import Store
@@ -54,15 +55,24 @@ def sale_id(postgres_store: Store) -> str:
     return sale_id
 
 
+def look(store: Store, sale_id: str) -> Figures:
+    with one_snapshot(store.database):
+        return figures_of(store.database, sale_id)
+
+
 def page_of(store: Store, figures: Figures, letters: DeadLetters) -> str:
     return render(figures, verify(store.database), letters, made_at=NOON)
 
 
 def test_the_figures_are_those_of_the_tables(postgres_store: Store, sale_id: str) -> None:
-    figures = figures_of(postgres_store.database, sale_id)
+    figures = look(postgres_store, sale_id)
 
     assert (figures.orders, figures.busiest_second) == (4, 3)
-    assert [bucket.orders for bucket in figures.buckets] == [3, 1]
+    tenths = [bucket.orders for bucket in figures.buckets]
+    assert tenths == [1, 0, 1, 0, 0, 1, *[0] * 19, 1]
+    assert figures.buckets[-1].begins_at == figures.last_at
+    assert figures.buckets[2].lag_median == pytest.approx(0.2)
+    assert figures.buckets[1].lag_median is None
     assert figures.sold_out_at == figures.last_at == NOON + timedelta(seconds=2.5)
     assert figures.lag is not None
     assert figures.lag.orders == 3
@@ -73,35 +83,62 @@ def test_the_figures_are_those_of_the_tables(postgres_store: Store, sale_id: str
 
 def test_a_sale_with_stock_left_is_not_sold_out(postgres_store: Store, sale_id: str) -> None:
     postgres_store.execute("UPDATE sales SET total_stock = 5")
-    assert figures_of(postgres_store.database, sale_id).sold_out_at is None
+    assert look(postgres_store, sale_id).sold_out_at is None
 
 
 def test_long_sales_are_told_in_longer_buckets(postgres_store: Store, sale_id: str) -> None:
     add_order(postgres_store, sale_id, "late", NOON + timedelta(days=2), None)
-    figures = figures_of(postgres_store.database, sale_id)
-    assert figures.bucket_seconds == 600
-    assert sum(bucket.orders for bucket in figures.buckets) == 5
+    figures = look(postgres_store, sale_id)
+    assert figures.bucket == timedelta(minutes=10)
+    assert [bucket.orders for bucket in figures.buckets] == [4, *[0] * 287, 1]
+
+
+def test_a_sale_of_years_has_a_page_of_no_more_points(postgres_store: Store, sale_id: str) -> None:
+    """A clock that was wrong once is enough for it."""
+    add_order(postgres_store, sale_id, "late", NOON.replace(year=9000), None)
+    figures = look(postgres_store, sale_id)
+    assert len(figures.buckets) == 300
+    assert "<svg" in page_of(postgres_store, figures, DeadLetters({}))
+
+
+def test_a_sale_of_one_moment_has_a_chart_of_a_second(postgres_store: Store) -> None:
+    sale_id = postgres_store.add_sale()
+    for number in range(5):
+        add_order(postgres_store, sale_id, f"shopper-{number}", NOON, 0.1)
+    figures = look(postgres_store, sale_id)
+    assert (figures.bucket, figures.busiest_second) == (timedelta(seconds=1), 5)
+    assert [bucket.orders for bucket in figures.buckets] == [5]
+    assert page_of(postgres_store, figures, DeadLetters({})).count("<svg") == 3
 
 
 def test_a_sale_without_orders_has_a_page_too(postgres_store: Store) -> None:
     sale_id = postgres_store.add_sale()
-    figures = figures_of(postgres_store.database, sale_id)
+    figures = look(postgres_store, sale_id)
     page = page_of(postgres_store, figures, DeadLetters({}))
     assert "no order yet" in page
     assert "<svg" not in page
 
 
+def test_figures_and_checks_are_of_one_moment(postgres_store: Store, sale_id: str) -> None:
+    with one_snapshot(postgres_store.database):
+        figures = figures_of(postgres_store.database, sale_id)
+        with ThreadPoolExecutor(1) as elsewhere:
+            elsewhere.submit(add_order, postgres_store, sale_id, "late", NOON, 0.1).result()
+        verification = verify_in_snapshot(postgres_store.database, sale_id)
+
+    assert (figures.orders, verification.orders) == (4, 4)
+    assert verify(postgres_store.database, sale_id).orders == 5
+
+
 def test_an_unknown_sale_is_an_error_that_says_so(postgres_store: Store) -> None:
     with pytest.raises(UnknownSale, match="there is no sale"):
-        figures_of(postgres_store.database, str(uuid.uuid4()))
+        look(postgres_store, str(uuid.uuid4()))
 
 
 def test_the_page_escapes_what_the_database_says_and_names_no_shopper(
     postgres_store: Store, sale_id: str
 ) -> None:
-    page = page_of(
-        postgres_store, figures_of(postgres_store.database, sale_id), DeadLetters({"text": 2})
-    )
+    page = page_of(postgres_store, look(postgres_store, sale_id), DeadLetters({"text": 2}))
     assert "Coats &lt;b&gt;&amp;&lt;/b&gt; hats" in page
     assert "shopper-" not in page
 
@@ -114,7 +151,7 @@ def test_the_page_loads_nothing_from_anywhere(postgres_store: Store, sale_id: st
             assert tag not in {"script", "link", "img", "iframe"}
             links.extend(value or "" for name, value in attrs if name in {"src", "href"})
 
-    page = page_of(postgres_store, figures_of(postgres_store.database, sale_id), DeadLetters({}))
+    page = page_of(postgres_store, look(postgres_store, sale_id), DeadLetters({}))
     Links().feed(page)
     assert page.count("<svg") == 3
     assert all(link.startswith("#") for link in links)
