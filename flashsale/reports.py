@@ -17,7 +17,7 @@ import os
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -77,8 +77,9 @@ def running_workers(state_folder: str | Path) -> list[Path]:
 
 
 def write_report(folder: Path, report: Report) -> None:
-    """Replace the report of this process: a reader finds the old or the new one, whole."""
-    new = folder / f"{report.pid}.new"
+    """Replace the report of its process: a reader finds the old or the new one, whole."""
+    # Of its writer's own, who may be another process than the one that it tells of.
+    new = folder / f"{report.pid}.{os.getpid()}.new"
     new.write_text(json.dumps(vars(report)), encoding="utf-8")
     new.replace(folder / f"{report.pid}.json")
 
@@ -95,6 +96,9 @@ def read_reports(folder: Path) -> list[Report]:
 def prepare(folder: Path) -> None:
     """Make the folder of this worker, and remove those of workers that are long gone.
 
+    To be called by a process that begins to work. Those of before a reload, which have the same
+    master and so the same folder, count as stopped from now on, whatever their end was.
+
     Raises:
         OSError: reports cannot be written there; the text says what to do.
     """
@@ -106,6 +110,10 @@ def prepare(folder: Path) -> None:
         with contextlib.suppress(OSError):
             if other.stat().st_mtime < before:
                 shutil.rmtree(other)
+    for report in read_reports(folder):
+        # A master starts none in place of one that has ended, but by a reload. Its numbers stay.
+        if report.state != "stopped" and not process_runs(report.pid):
+            write_report(folder, replace(report, state="stopped"))
 
 
 def process_runs(pid: int) -> bool:

@@ -271,6 +271,8 @@ class PurchaseWorker:
         for thread in (*host.workers, *host.consumers.values()) if host else ():
             if not thread.is_alive():
                 return f"{type(thread).__name__} {thread.name} has ended"
+        if isinstance(self.broker, PurchaseBroker) and not self.broker.can_dead_letter:
+            return "the thread that writes dead letters has ended"
         # Dramatiq may have put a consumer that failed out of use; the newest is the one at work.
         limit = _stuck_seconds(self.settings)
         if self._consumers and self._consumers[-1].stuck_seconds() > limit:

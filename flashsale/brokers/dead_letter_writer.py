@@ -61,8 +61,7 @@ class DeadLetterWriter:
     def __init__(
         self, publisher: ConfirmingPublisher, *, dead_letter_queue: str, source_queue: str
     ) -> None:
-        #: By which the letters go at first; it leads to the dead-letter queue.
-        self.exchange = DEFAULT_EXCHANGE
+        self._exchange = self._way = DEFAULT_EXCHANGE
         self._publisher = publisher
         self._dead_letter_queue = dead_letter_queue
         self._source_queue = source_queue
@@ -72,6 +71,16 @@ class DeadLetterWriter:
         self._closing = False
         self._failures = 0
         self._thread: threading.Thread | None = None
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether its thread has ended unasked, so that no letter will be written any more."""
+        return self._thread is not None and not self._thread.is_alive() and not self._closing
+
+    def lead(self, exchange: str) -> None:
+        """Let the letters go by this exchange, which leads to the dead-letter queue."""
+        if exchange != self._exchange:
+            self._exchange = self._way = exchange
 
     def write(self, letters: Sequence[Letter], on_confirmed: _OnConfirmed) -> None:
         """Queue letters; `on_confirmed` is called on the writer's thread with those confirmed."""
@@ -150,10 +159,7 @@ class DeadLetterWriter:
     def _outgoing(self, waiting: tuple[Letter, _OnConfirmed]) -> Outgoing:
         letter, _ = waiting
         headers = letter_headers(letter, self._source_queue, datetime.now(UTC))
-        # Where one way is closed (the exchange or its binding was deleted, the grant is for the
-        # other), the default exchange may be open; so every second attempt takes that.
-        exchange = DEFAULT_EXCHANGE if self._failures % 2 else self.exchange
-        return Outgoing(self._dead_letter_queue, letter.delivery.body, headers, exchange)
+        return Outgoing(self._dead_letter_queue, letter.delivery.body, headers, self._way)
 
     def _tell(self, confirmed: list[tuple[Letter, _OnConfirmed]]) -> None:
         reasons = Counter(str(letter.rejection.reason) for letter, _ in confirmed)
@@ -164,6 +170,9 @@ class DeadLetterWriter:
     def _retry_later(self, rest: list[tuple[Letter, _OnConfirmed]]) -> None:
         pause = backoff_seconds(self._failures, _RETRY_MIN_SECONDS, _RETRY_MAX_SECONDS)
         self._failures += 1
+        # Where one way is closed (the exchange or its binding was deleted, the grant is for the
+        # other), the default exchange may be open; the one that was is kept to.
+        self._way = self._exchange if self._way == DEFAULT_EXCHANGE else DEFAULT_EXCHANGE
         with self._changed:
             self._waiting = rest + self._waiting
             self._changed.wait_for(lambda: self._closing, pause)

@@ -60,6 +60,7 @@ class PurchaseBroker(Broker):
         node_parameters(settings.broker_urls, "")
         self._settings = settings
         self._new_consumer = new_consumer
+        self._transports: list[RabbitmqTransport] = []
         # By which dead letters go; None until the topology stood for the first time.
         self._dead_letter_exchange: str | None = None
 
@@ -72,7 +73,14 @@ class PurchaseBroker(Broker):
 
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 30000) -> Consumer:  # noqa: ARG002
         """A consumer that connects by itself. Prefetch and waits are those of the settings."""
-        return self._new_consumer(RabbitmqTransport(self._settings, queue_name, self._prepare))
+        transport = RabbitmqTransport(self._settings, queue_name, self._prepare)
+        self._transports.append(transport)
+        return self._new_consumer(transport)
+
+    @property
+    def can_dead_letter(self) -> bool:
+        """False once a thread that writes dead letters has ended unasked. Thread-safe."""
+        return not any(transport.has_lost_its_writer for transport in self._transports)
 
     def enqueue(self, message: Message[Any], *, delay: int | None = None) -> Never:  # noqa: ARG002
         """Refuse: the queue holds purchase events, not Dramatiq's envelopes.
@@ -133,12 +141,16 @@ class RabbitmqTransport:
             raise ChannelLost(str(error)) from None
         try:
             with _losses(connection):
-                self._writer.exchange = self._prepare(connection, self._queue)
+                self._writer.lead(self._prepare(connection, self._queue))
             return RabbitmqChannel(connection, self._queue, self._settings.prefetch)
         except (BrokerError, ChannelLost) as error:
             self._nodes.rotate(-1)
             _close_quietly(connection)
             raise ChannelLost(str(error)) from None
+
+    @property
+    def has_lost_its_writer(self) -> bool:
+        return self._writer.is_dead
 
     def dead_letter(
         self, letters: Sequence[Letter], on_confirmed: Callable[[Sequence[Letter]], None]

@@ -30,8 +30,12 @@ SELECT current_setting('max_connections')::int
        - coalesce(current_setting('reserved_connections', true)::int, 0),
        (SELECT rolconnlimit FROM pg_roles WHERE rolname = current_user),
        (SELECT datconnlimit FROM pg_database WHERE datname = current_database()),
+       -- Of other roles' sessions a user without pg_read_all_stats is told little more than that
+       -- they are there, and of which role, which the server's own processes have not.
        (SELECT count(*) FROM pg_stat_activity
-        WHERE backend_type = 'client backend' AND application_name IS DISTINCT FROM 'flashsale')
+        WHERE coalesce(backend_type, 'client backend') = 'client backend'
+          AND usesysid IS NOT NULL AND datid IS NOT NULL
+          AND application_name IS DISTINCT FROM 'flashsale')
 """
 
 

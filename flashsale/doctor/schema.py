@@ -124,7 +124,10 @@ def _grants(database: peewee.Database) -> Iterator[Finding]:
     needed = [(table, right, column) for table, right, columns in GRANTS for column in columns]
     rows = database.execute_sql(
         "SELECT table_, right_, column_ FROM unnest(%s, %s, %s) AS needed (table_, right_, column_)"
-        " WHERE NOT has_column_privilege(to_regclass(table_), column_, right_)",
+        # A column that is missing is told with its table, and has no rights.
+        " JOIN pg_attribute ON attrelid = to_regclass(table_) AND attname = column_"
+        " AND NOT attisdropped"
+        " WHERE NOT has_column_privilege(attrelid, attnum, right_)",
         [list(texts) for texts in zip(*needed, strict=True)],
     ).fetchall()
     if not rows:

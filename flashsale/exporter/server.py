@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import socket
+import time
 from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler
 from socketserver import TCPServer, ThreadingMixIn
@@ -11,6 +13,8 @@ from typing import Any, NamedTuple
 
 _MAX_CONNECTIONS = 16
 _MAX_REQUEST_BYTES = 16_384
+# For a whole request, and again for its answer: a client that sends a byte now and then would
+# otherwise keep a connection for as long as it likes.
 _PATIENCE_SECONDS = 5.0
 
 
@@ -66,7 +70,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def setup(self) -> None:
         super().setup()
-        self.rfile = _Bounded(self.rfile, _MAX_REQUEST_BYTES)  # type: ignore[assignment]
+        until = time.monotonic() + _PATIENCE_SECONDS
+        whole = io.BufferedReader(_Hurried(self.connection, until))
+        self.rfile = _Bounded(whole, _MAX_REQUEST_BYTES)  # type: ignore[assignment]
 
     def do_GET(self) -> None:
         make = self.server.pages.get(self.path.partition("?")[0])
@@ -74,6 +80,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_error(404, f"there are {', '.join(self.server.pages)}")
             return
         page = make()
+        # A socket's timeout is for all that one call sends, and does not begin again with a part.
+        self.connection.settimeout(_PATIENCE_SECONDS)
         self.send_response(page.status)
         self.send_header("Content-Type", page.content_type)
         self.send_header("Content-Length", str(len(page.body)))
@@ -82,6 +90,24 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
         """Nothing: a probe each second is no news."""
+
+
+class _Hurried(io.RawIOBase):
+    """What a socket receives until a time of ``time.monotonic()``; then TimeoutError."""
+
+    def __init__(self, connection: socket.socket, until: float) -> None:
+        self._connection = connection
+        self._until = until
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        left = self._until - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        self._connection.settimeout(left)
+        return self._connection.recv_into(buffer)
 
 
 class _Bounded:

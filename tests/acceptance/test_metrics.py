@@ -146,6 +146,33 @@ def test_a_process_that_stands_still_is_not_alive(
     wait_until(lambda: exporter.get("/livez")[0] == 200, 5, "it moves again")
 
 
+def test_a_reload_in_which_a_process_was_cut_off_leaves_the_probes_green(
+    shop: Shop, start_worker: StartWorker, exporter: Exporter
+) -> None:
+    """SIGHUP keeps the master, and with it the folder in which the end of that process stands."""
+    worker = start_worker(shop, **exporter.env)
+    exporter.wait_until_ready()
+    shop.buy(["one"])
+    wait_until(
+        lambda: exporter.scrape()["settled_total", ("confirmed",)] == 1, 10, "an order is counted"
+    )
+    before = set(worker.consumer_pids())
+    cut_off = min(before)
+    os.kill(cut_off, signal.SIGSTOP)  # or it would stop in order
+
+    os.kill(worker.pid, signal.SIGHUP)
+    os.kill(cut_off, signal.SIGKILL)
+
+    worker.wait_for_log("worker.started", START_SECONDS, lines=6)
+    exporter.wait_until_ready()
+    assert exporter.get("/livez") == (200, "ok\n")
+    assert before.isdisjoint(worker.consumer_pids())
+    samples = exporter.scrape()
+    assert samples["processes", ("gone",)] == 0
+    assert samples["settled_total", ("confirmed",)] == 1  # what was counted before goes on
+    assert is_conserved(samples)
+
+
 def test_a_taken_port_is_told_and_harms_nothing_and_is_used_when_it_is_free(
     shop: Shop, start_worker: StartWorker, exporter: Exporter
 ) -> None:

@@ -28,6 +28,7 @@ DAY = 86_400
         ("ALTER TABLE orders ALTER status SET DEFAULT 'NEW'", "fail", "is not CONFIRMED"),
         ("ALTER TABLE orders ADD note text NOT NULL", "fail", "note demands a value"),
         ("ALTER TABLE orders DROP CONSTRAINT orders_sale_id_fkey", "fail", "foreign key to sales"),
+        ("ALTER TABLE orders DROP status", "fail", "column status (varchar(50)) is missing"),
         ("DROP TABLE order_audit_trail", "fail", "order_audit_trail does not exist"),
         ("DROP INDEX idx_orders_created_at", "warn", "no valid index on (created_at DESC)"),
         ("DELETE FROM migratehistory WHERE name ~ '^003'", "fail", "not applied: 003"),
@@ -58,6 +59,32 @@ def test_more_connections_than_the_server_has_are_foreseen(patient: Patient) -> 
     assert (finding["check"], finding["level"]) == ("pool", "warn")
     assert "120 in all; the server has 97" in finding["says"]
     assert "lower connection_limit in DATABASE_URL to 2" in finding["remedy"]
+
+
+def test_sessions_of_which_the_worker_is_told_little_count_all_the_same(
+    patient: Patient, postgres_server: PrivatePostgres
+) -> None:
+    """Under least privilege neither the kind nor the application of others' sessions is told."""
+    role = f"worker_{time.monotonic_ns()}"
+    patient.shop.query(
+        f"CREATE ROLE {role} LOGIN; GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}"
+    )
+    database = patient.shop.database_url.rpartition("/")[2]
+    url = postgres_server.url(database, user=role)
+    patient.set(DATABASE_URL=f"{url}?connection_limit=30")
+
+    def others() -> int:
+        _, findings = patient.examine("--processes", "4")
+        (says,) = [finding["says"] for finding in findings if finding["check"] == "pool"]
+        return int(says.split("others use ")[1].split()[0])
+
+    before = others()
+    connections = [postgres_server.connect() for _ in range(7)]
+    after = others()
+    for connection in connections:
+        connection.close()
+
+    assert after - before == 7
 
 
 def test_a_right_that_the_worker_lacks_is_named_with_its_grant(

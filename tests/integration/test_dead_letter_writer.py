@@ -176,18 +176,50 @@ def test_an_exchange_that_leads_nowhere_costs_one_attempt(
     connection: pika.BlockingConnection,
     declared: QueueNames,
     writer: DeadLetterWriter,
+    publisher: CountingPublisher,
     state: str,
 ) -> None:
-    """A queue that was deleted and made again has lost its binding."""
-    queue = writer.exchange = declared.dead_letter_queue
+    """A queue that was deleted and made again has lost its binding. Later letters know it."""
+    queue = declared.dead_letter_queue
+    writer.lead(queue)
     if state == "unbound":
         connection.channel().exchange_declare(queue, "fanout", durable=True)
     confirmations = Confirmations()
 
     writer.write([a_letter(b"event")], confirmations)
     confirmations.wait_for(1)
+    assert publisher.attempts == 2
+    writer.lead(queue)  # as each reconnect of the consumer does
+    writer.write([a_letter(b"another")], confirmations)
+    confirmations.wait_for(1)
 
-    assert bodies_in(connection, queue) == [b"event"]
+    assert publisher.attempts == 3
+    assert bodies_in(connection, queue) == [b"event", b"another"]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_writer_whose_thread_has_ended_says_so(
+    declared: QueueNames, writer: DeadLetterWriter
+) -> None:
+    """The watchdog ends the process then: its letters would wait for ever."""
+
+    def fail(_: Sequence[Letter]) -> None:
+        raise MemoryError
+
+    assert not writer.is_dead
+    writer.write([a_letter(b"event")], fail)
+
+    wait_until(lambda: writer.is_dead, PATIENCE, "the thread has ended")
+
+
+def test_a_writer_that_was_closed_is_not_taken_for_dead(
+    declared: QueueNames, writer: DeadLetterWriter
+) -> None:
+    confirmations = Confirmations()
+    writer.write([a_letter(b"event")], confirmations)
+    writer.close(PATIENCE)
+
+    assert not writer.is_dead
 
 
 def test_closing_waits_for_the_letters_under_way(

@@ -12,6 +12,7 @@ import pytest
 
 import flashsale.reporting
 from flashsale.batching import Tally
+from flashsale.health import why_not_alive
 from flashsale.reporting import Reporter, counts_of, tally_now
 from flashsale.reports import (
     Report,
@@ -21,7 +22,7 @@ from flashsale.reports import (
     worker_folder,
     write_report,
 )
-from tests.support.reports import report
+from tests.support.reports import ended_pid, report
 from tests.support.waiting import wait_until
 
 DAY_SECONDS = 86_400
@@ -44,6 +45,22 @@ def test_what_is_no_whole_report_is_left_out(tmp_path: Path) -> None:
     (tmp_path / "4.new").write_text("{}")
 
     assert [each.pid for each in read_reports(tmp_path)] == [os.getpid()]
+
+
+def test_a_process_that_begins_counts_those_of_before_a_reload_as_stopped(tmp_path: Path) -> None:
+    """Else their end, however it was, would keep the probes of the next ones red for ever."""
+    folder = tmp_path / "processes" / "one"
+    prepare(folder)
+    cut_off = report(Tally(delivered=3), pid=ended_pid(), state="draining")
+    write_report(folder, cut_off)
+    write_report(folder, report())
+
+    prepare(folder)
+
+    by_pid = {each.pid: each for each in read_reports(folder)}
+    assert by_pid[cut_off.pid] == replace(cut_off, state="stopped")
+    assert by_pid[os.getpid()].state == "running"
+    assert why_not_alive(by_pid.values()) == []
 
 
 def test_a_master_that_runs_is_told_from_an_earlier_one_with_its_id(tmp_path: Path) -> None:

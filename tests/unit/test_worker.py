@@ -222,6 +222,17 @@ def test_a_wait_for_the_database_is_not_taken_for_a_standstill(settings: Setting
     assert "nothing has moved" in str(worker._symptom())
 
 
+def test_a_process_that_can_write_no_dead_letters_is_stuck(settings: Settings) -> None:
+    """Their events would stay unacknowledged, in memory, for as long as it lives."""
+    worker = PurchaseWorker(settings)
+    worker.broker.consume(settings.purchase_queue)
+    (transport,) = worker.broker._transports
+    assert worker._symptom() is None
+
+    transport._writer._thread = threading.Thread()  # one that does not run
+    assert "writes dead letters" in str(worker._symptom())
+
+
 def test_the_end_of_a_worker_thread_writes_the_trail(store: Store, settings: Settings) -> None:
     """What follows, the end of the consumers, may have to wait for RabbitMQ."""
     with running(settings) as worker:

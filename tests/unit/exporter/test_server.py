@@ -6,6 +6,7 @@ import http.client
 import io
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
@@ -85,6 +86,42 @@ def test_one_client_too_many_is_turned_away_and_served_when_another_has_left(por
     finally:
         for connection in idle:
             connection.close()
+
+
+@pytest.mark.parametrize("beginning", [b"G", b"GET /livez HTTP/1.0\r\nX: "])
+def test_a_client_that_dribbles_keeps_its_place_no_longer_than_one_that_is_silent(
+    port: int, monkeypatch: pytest.MonkeyPatch, beginning: bytes
+) -> None:
+    """Each byte came in time, and the request never would."""
+    monkeypatch.setattr(server, "_PATIENCE_SECONDS", 0.3)
+    begun = time.monotonic()
+    with socket.create_connection(("127.0.0.1", port), 5) as connection:
+        connection.sendall(beginning)
+        with suppress(ConnectionResetError, BrokenPipeError):
+            while time.monotonic() - begun < 3:
+                connection.sendall(b"x")
+                connection.settimeout(0.02)
+                with suppress(TimeoutError):
+                    if connection.recv(1) == b"":
+                        break
+
+    assert 0.2 < time.monotonic() - begun < 2
+
+
+def test_a_client_that_does_not_read_keeps_its_place_no_longer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(server, "_PATIENCE_SECONDS", 0.3)
+    pages = {"/large": lambda: Page(200, "text/plain", b"x" * 50_000_000)}
+    with PageServer("127.0.0.1", 0, pages) as serving:
+        thread = threading.Thread(target=serving.serve_forever, args=(0.01,))
+        thread.start()
+        with socket.create_connection(serving.server_address, 5) as connection:
+            connection.sendall(b"GET /large HTTP/1.0\r\n\r\n")
+            wait_until(lambda: serving._free._value < server._MAX_CONNECTIONS, 5, "it is served")
+            wait_until(lambda: serving._free._value == server._MAX_CONNECTIONS, 5, "it is left")
+        serving.shutdown()
+        thread.join()
 
 
 def test_it_says_nothing_of_what_it_runs_on(port: int) -> None:
