@@ -17,7 +17,7 @@ LOCK := $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.1
 	--no-emit-index-url --custom-compile-command 'make lock'
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast torture fuzz bench bench-full lint lock dist servers install clean
+.PHONY: help demo test test-fast torture fuzz bench bench-full lint lock dist pin servers install clean
 
 help:  ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -80,6 +80,9 @@ lock: install  ## Renew requirements/: the newest versions that setup.cfg allows
 dist: install  ## Build the sdist, and the wheel from it, into dist/
 	$(BIN)/python -m pip install --quiet 'build>=1.2'
 	$(BIN)/python -m build
+
+pin:  ## Pin the image's base to what its tag is now; needs Docker and the registry
+	tools/pin-image.sh
 
 clean:  ## Remove what make has made
 	rm -rf $(VENV) .tox build dist *.egg-info benchmarks/.venvs

@@ -52,6 +52,14 @@ def _setting(
     return field(default=default, metadata=metadata)
 
 
+def _default_state_folder() -> str:
+    try:
+        parent = tempfile.gettempdir()
+    except FileNotFoundError:  # a read-only root without a /tmp, where another folder is to be set
+        parent = "/tmp"  # noqa: S108
+    return str(Path(parent, f"flashsale-{os.getuid()}"))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """Everything that can be set. Make one with :meth:`from_env`; tests may use the constructor.
@@ -120,7 +128,7 @@ class Settings:
         high=600,
     )
     state_folder: str = _setting(
-        str(Path(tempfile.gettempdir(), f"flashsale-{os.getuid()}")),
+        _default_state_folder(),
         "where processes note how they are, and events that may have killed one",
     )
     metrics_host: str = _setting(

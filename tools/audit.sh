@@ -2,7 +2,7 @@
 # Ask the Python Packaging Advisory Database for known holes in what requirements/ locks.
 # A package that could not be asked about is a failure: silence must not pass for safety.
 set -u
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/.." || exit 1
 
 report=$(mktemp)
 trap 'rm -f "$report"' EXIT

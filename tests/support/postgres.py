@@ -41,7 +41,7 @@ class PrivatePostgres:
     """
 
     def __init__(self, settings: Mapping[str, str] | None = None) -> None:
-        self._bin = _find_bin()
+        self._bin = find_programs()
         self._account = _ACCOUNT_UNDER_ROOT if os.getuid() == 0 else ""
         self._process: GuardedProcess | None = None
         self.port = free_port()
@@ -161,7 +161,12 @@ class PrivatePostgres:
             self._process = None
 
 
-def _find_bin() -> Path:
+def find_programs() -> Path:
+    """The folder of the server's programs.
+
+    Raises:
+        ServerNotInstalled: there is none.
+    """
     candidates = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=_major_version, reverse=True)
     if pg_config := shutil.which("pg_config"):
         answer = subprocess.run(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import time
 from pathlib import Path
 
@@ -13,7 +12,6 @@ from flashsale.suspects import Suspects
 
 BODY = b'{"userId":"canary"}'
 OTHER = b"other"
-DOCKER = Path(__file__).parents[2] / "docker"
 
 
 def marks(state: Path) -> list[Path]:
@@ -192,15 +190,3 @@ def test_a_mark_that_cannot_be_taken_back_stops_nothing(
     suspects.end([BODY, OTHER])
 
     assert len(causes(caplog)) == 1
-
-
-def test_the_image_keeps_its_folder_on_a_volume() -> None:
-    """A killed process ends its container, and everything in it that is on no volume."""
-    image = (DOCKER / "Dockerfile").read_text(encoding="utf-8")
-    compose = (DOCKER / "compose.yaml").read_text(encoding="utf-8")
-    (folder,) = re.findall(r"^ENV FLASHSALE_STATE_FOLDER=(\S+)$", image, re.MULTILINE)
-    (owner,) = re.findall(r"^USER (\d+):", image, re.MULTILINE)
-
-    assert re.search(rf"install .*--owner={owner} .*FLASHSALE_STATE_FOLDER", image)
-    assert f'volumes: ["state:{folder}"]' in compose
-    assert "\n  state:\n" in compose
