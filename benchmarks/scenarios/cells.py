@@ -121,7 +121,7 @@ def play(story: Story, rate: float, seconds: float, capacity: float, seed: int) 
     """
     choice = random.Random(seed)
     ticks = round(seconds / _TICK_SECONDS)
-    whole = sum(story.weights)
+    whole = math.fsum(story.weights)  # the same on each Python, which sum is not
     away = range(ticks // 3, ticks // 3 + round(story.outage_seconds / _TICK_SECONDS))
     waits: list[tuple[float, float]] = []
     for number, weight in enumerate(story.weights):
@@ -153,7 +153,7 @@ def _waits(arrivals: Sequence[float], per_tick: float, away: range) -> list[tupl
 
 def _quantile(waits: Sequence[tuple[float, float]], share: float) -> float:
     """The wait that this share of all events had at most; `waits` ascend."""
-    left = share * sum(amount for _, amount in waits)
+    left = share * math.fsum(amount for _, amount in waits)
     for wait, amount in waits:
         left -= amount
         if left <= 0:

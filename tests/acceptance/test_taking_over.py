@@ -76,7 +76,11 @@ def flashsale(shop: Shop, *arguments: str) -> tuple[int, Any]:
     """The exit code of a command, and the JSON that it writes."""
     done = subprocess.run(
         [sys.executable, "-m", "flashsale", *arguments, "--json"],
-        env={"PATH": os.environ.get("PATH", os.defpath), **shop.environment()},
+        env={
+            "PATH": os.environ.get("PATH", os.defpath),
+            "FLASHSALE_REPLAY_SETTLE_SECONDS": "0.2",
+            **shop.environment(),
+        },
         capture_output=True,
         text=True,
         check=False,
