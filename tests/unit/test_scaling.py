@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
-from benchmarks.scaling import DRAIN, PAGE, SCALING, filled
+import benchmarks.scaling
+from benchmarks.scaling import DRAIN, PAGE, SCALING, filled, main
 from benchmarks.scenarios.cells import BUSY, Costs, Story, play, stories
 
 SECONDS = 60.0
@@ -17,13 +21,12 @@ def drain(**of_flashsale: Any) -> dict[str, Any]:
     return {"machine": {"cpus": 2}, "contestants": contestants}
 
 
-COSTS = Costs.of(
-    drain(
-        orders_per_second={"median": 15_000.0},
-        cpu_seconds_per_1000_orders={"worker": 0.03, "postgresql": 0.05, "rabbitmq": 0.02},
-    ),
-    {"bytes_per_order": {"wal_bytes": 1_200, "stored_bytes": 600, "event_bytes": 114}},
+MEASURED = drain(
+    orders_per_second={"median": 15_000.0},
+    cpu_seconds_per_1000_orders={"worker": 0.03, "postgresql": 0.05, "rabbitmq": 0.02},
 )
+BYTES = {"bytes_per_order": {"wal_bytes": 1_200, "stored_bytes": 600, "event_bytes": 114}}
+COSTS = Costs.of(MEASURED, BYTES)
 
 
 def test_cores_are_rate_times_cost() -> None:
@@ -71,6 +74,25 @@ def test_an_outage_is_waited_for_by_those_who_came_in_it_and_by_no_other_cell() 
 def test_the_same_seed_tells_the_same_stories() -> None:
     assert stories(20, seed=7) == stories(20, seed=7)
     assert stories(20, seed=7) != stories(20, seed=8)
+
+
+def test_the_command_makes_the_tables_and_says_what_they_lack(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("DRAIN", "SCALING", "PAGE"):
+        monkeypatch.setattr(benchmarks.scaling, name, tmp_path / name)
+    (tmp_path / "SCALING").write_text(json.dumps(BYTES))
+    (tmp_path / "PAGE").write_text(PAGE.read_text(encoding="utf-8"), encoding="utf-8")
+
+    without = CliRunner().invoke(main, ["--page-only"])
+    (tmp_path / "DRAIN").write_text(json.dumps(MEASURED))
+    made = CliRunner().invoke(main, ["--page-only"])
+
+    assert (without.exit_code, made.exit_code) == (3, 0)
+    assert "run python -m benchmarks" in without.output
+    page = (tmp_path / "PAGE").read_text(encoding="utf-8")
+    assert "| 1,000,000 | 30.0 | 50.0 | 20.0 | 60.0 | 233 | 112 | 1,200 MB/s |" in page
+    assert filled(page, tmp_path / "DRAIN", tmp_path / "SCALING") == page
 
 
 def test_the_tables_of_the_page_are_those_of_the_measurements() -> None:
