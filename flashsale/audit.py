@@ -23,7 +23,7 @@ from flashsale.isolation import RowFault, isolate
 from flashsale.metrics import WorkerMetrics
 from flashsale.models import AuditEventType
 from flashsale.purchases import Purchase
-from flashsale.statements import array_literal, execute
+from flashsale.statements import REPLICATED, array_literal, execute
 
 log = logging.getLogger(__name__)
 
@@ -227,7 +227,10 @@ def _insert(database: peewee.Database, events: Sequence[AuditEntry]) -> None:
             execute(database, _INSERT_SQLITE, [json.dumps(events)])
         else:
             columns = [array_literal(column) for column in zip(*events, strict=True)]
-            execute(database, _INSERT_POSTGRES, columns)
+            written = execute(database, _INSERT_POSTGRES, columns).rowcount
+            if written < len(events):
+                # Those that are there already may be of a commit that is not replicated yet.
+                execute(database, f"SELECT {REPLICATED}")
 
 
 def now() -> datetime:

@@ -23,10 +23,11 @@ from playhouse.pool import (
 )
 
 from flashsale.errors import StoreError, SystemFault
-from flashsale.faults import NoAnswer, fault_of
+from flashsale.faults import NoAnswer, NoHost, fault_of
 from flashsale.urls import DatabaseAddress
 
-# libpq's own connect_timeout is of no effect where the client waits in a callback, as ours does.
+# For each host. libpq's own connect_timeout is of no effect where the client waits in a callback,
+# as ours does.
 CONNECT_TIMEOUT_SECONDS = 3.0
 # The server's own timeout should be the one that speaks: it names the statement's fate. The
 # client's comes later, for a server or a network that does not answer at all.
@@ -45,6 +46,8 @@ _SESSION = {
     # Higher levels turn ON CONFLICT DO NOTHING into serialization failures.
     "default_transaction_isolation": r"read\ committed",
     "timezone": "UTC",
+    # What is told to the client is then worth a look; see PostgresDatabase.warned().
+    "client_min_messages": "warning",
 }
 
 
@@ -120,16 +123,21 @@ class PostgresDatabase(PooledPostgresqlDatabase):  # type: ignore[misc]
     def __init__(self, address: DatabaseAddress, statement_timeout_seconds: float) -> None:
         self._statement_timeout_seconds = statement_timeout_seconds
         self._give_up_at: float | None = None
-        connection_class = type("BoundedConnection", (_BoundedConnection,), {"patience": self})
+        self._hosts = address.hosts
+        self._connection_class = type(
+            "BoundedConnection", (_BoundedConnection,), {"patience": self}
+        )
         parameters: dict[str, Any] = {
             "keepalives_idle": "10",
             "keepalives_interval": "5",
             "keepalives_count": "3",
+            # Of several hosts one takes writes, and which one that is may change.
+            **({"target_session_attrs": "read-write"} if len(self._hosts) > 1 else {}),
             **address.parameters,
             # Whatever the database's own is, or PGCLIENTENCODING: in another one the driver itself
             # would fail at most user ids, and take their neighbours along.
             "client_encoding": "UTF8",
-            "connection_factory": connection_class,
+            "connection_factory": self._connect_to_a_host,
         }
         parameters["options"] = " ".join(
             [parameters.get("options", ""), *self._session_options()]
@@ -162,6 +170,16 @@ class PostgresDatabase(PooledPostgresqlDatabase):  # type: ignore[misc]
         """Let no call wait past `give_up_at` (``time.monotonic()``), also those that wait now."""
         self._give_up_at = give_up_at
 
+    def warned(self) -> bool:
+        """Whether the server has warned of something since this was last asked.
+
+        Only on the thread's connection, inside :func:`session`.
+        """
+        notices = self.connection().notices
+        told = bool(notices)
+        notices.clear()
+        return told
+
     def deadline(self, *, connecting: bool = False) -> float:
         """The ``time.monotonic()`` at which a call that starts now is given up."""
         seconds = self._statement_timeout_seconds + CLIENT_GRACE_SECONDS
@@ -191,6 +209,23 @@ class PostgresDatabase(PooledPostgresqlDatabase):  # type: ignore[misc]
                 raise
             connection.checked = True
         return connection
+
+    def _connect_to_a_host(self, dsn: str) -> Any:
+        """A connection to the first host that takes one, beginning with the one it was last.
+
+        libpq would try them one after the other too, and stay with the first that says nothing.
+        """
+        hosts = self._hosts
+        for position, host in enumerate(hosts):
+            try:
+                connection = self._connection_class(psycopg2.extensions.make_dsn(dsn, **host))
+            except psycopg2.OperationalError:
+                if len(hosts) == 1:
+                    raise
+            else:
+                self._hosts = hosts[position:] + hosts[:position]
+                return connection
+        raise NoHost
 
     def _is_closed(self, conn: Any) -> bool:
         # Not the stock check, which asks the server before each use: a connection that died while

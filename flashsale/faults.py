@@ -52,6 +52,10 @@ class NoAnswer(psycopg2.OperationalError):  # type: ignore[misc]
     """The database accepted what was sent and did not answer before our own deadline."""
 
 
+class NoHost(psycopg2.OperationalError):  # type: ignore[misc]
+    """Of several hosts none could be connected to, or none is as it is asked for."""
+
+
 def fault_of(error: BaseException, *, connected: bool = True) -> StoreError | None:
     """The failure that `error` means, or None where it did not come from the database.
 
@@ -94,6 +98,11 @@ def _postgres_fault(error: psycopg2.Error, connected: bool) -> StoreError:
 def _fault_without_state(error: psycopg2.Error, connected: bool) -> StoreError:
     if isinstance(error, NoAnswer):
         return SystemFault("the database did not answer in time")
+    if isinstance(error, NoHost):
+        return SystemFault(
+            "none of the database's hosts can be reached and takes writes: check hosts, user,"
+            " password and name in DATABASE_URL, and whether one of the servers is a primary"
+        )
     if not isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError):
         return UnclassifiedFault(f"the driver failed with {type(error).__name__}")
     if connected:

@@ -15,7 +15,7 @@ from flashsale.errors import EventFault, SystemFault, TransientFault, Unclassifi
 from flashsale.ids import new_order_ids
 from flashsale.isolation import isolate
 from flashsale.purchases import Purchase, Reason
-from flashsale.statements import array_literal, execute
+from flashsale.statements import REPLICATED, array_literal, execute
 
 _FOREIGN_KEY_VIOLATION = "23503"
 
@@ -41,18 +41,27 @@ RETURNING id
 """
 # For the purchases that were not inserted: by position, whether the order is there, and the sale.
 # One snapshot for both, or a sale that begins in between would make a purchase pass for a repeat.
-_WHY_NOT_POSTGRES = """
-SELECT event.position, orders.id IS NOT NULL, sales.id IS NOT NULL
+# An order that another wrote is a reason to acknowledge only once it is replicated.
+_WHY_NOT_POSTGRES = f"""
+SELECT event.position, orders.id IS NOT NULL, sales.id IS NOT NULL, {REPLICATED}
 FROM unnest(%s::int[], %s::uuid[], %s::text[]) AS event (position, sale_id, user_id)
 LEFT JOIN orders ON orders.sale_id = event.sale_id AND orders.user_id = event.user_id
 LEFT JOIN sales ON sales.id = event.sale_id
 """
 _WHY_NOT_SQLITE = """
-SELECT json_extract(event.value, '$[0]'), orders.id IS NOT NULL, sales.id IS NOT NULL
+SELECT json_extract(event.value, '$[0]'), orders.id IS NOT NULL, sales.id IS NOT NULL, NULL
 FROM json_each(?) AS event
 LEFT JOIN orders ON orders.sale_id = json_extract(event.value, '$[1]')
                 AND orders.user_id = json_extract(event.value, '$[2]')
 LEFT JOIN sales ON sales.id = json_extract(event.value, '$[1]')
+"""
+# Nothing of ours waits for a commit longer than for a statement, so one that waits for a standby
+# for longer has been given up; to begin another would only take one more of the connections.
+_GIVEN_UP_COMMITS = """
+SELECT EXISTS (
+  SELECT FROM pg_stat_activity
+  WHERE usename = current_user AND wait_event = 'SyncRep'
+    AND query_start < clock_timestamp() - current_setting('statement_timeout')::interval)
 """
 
 
@@ -112,6 +121,8 @@ class OrderBook:
             # The orders are committed and have their outcomes: this may fail without hiding them.
             if missing:
                 self._explain(purchases, missing, outcomes)
+            if not purchases and self._on_postgres:
+                self._require_replication()
         if unclassified is not None:
             raise unclassified
 
@@ -160,7 +171,7 @@ class OrderBook:
         self, purchases: Sequence[Purchase], missing: list[int], outcomes: list[Outcome | None]
     ) -> None:
         """Find the outcomes of the purchases that were not inserted."""
-        for index, has_order, has_sale in self._why_not(purchases, missing):
+        for index, has_order, has_sale, _ in self._why_not(purchases, missing):
             if has_order:
                 outcomes[index] = _DUPLICATE
             elif not has_sale:
@@ -177,6 +188,14 @@ class OrderBook:
             return self._query(_WHY_NOT_POSTGRES, *arrays)
         events = json.dumps(list(zip(missing, sale_ids, user_ids, strict=True)))
         return self._query(_WHY_NOT_SQLITE, events)
+
+    def _require_replication(self) -> None:
+        ((given_up,),) = self._query(_GIVEN_UP_COMMITS)
+        if given_up:
+            raise SystemFault(
+                "commits wait for a synchronous standby: start it, or take it out of"
+                " synchronous_standby_names"
+            )
 
     def _query(self, sql: str, *parameters: str) -> list[tuple[Any, ...]]:
         with session(self._database):

@@ -7,19 +7,39 @@ from typing import Any
 
 import peewee
 
-from flashsale.errors import UnclassifiedFault
+from flashsale.database import PostgresDatabase
+from flashsale.errors import TransientFault, UnclassifiedFault
+
+#: An expression that has its statement's commit wait for the synchronous standbys, where the server
+#: has any, though the statement writes nothing: a commit waits until they have all up to itself. So
+#: rows that are read with it are as safe as rows that were written now. Without it they need not
+#: be: a commit that was interrupted while it waited is visible, and not replicated.
+REPLICATED = (
+    "(SELECT pg_logical_emit_message(true, 'flashsale', ''::text)"
+    " WHERE current_setting('synchronous_standby_names') <> '')"
+)
 
 
-def execute(database: peewee.Database, sql: str, parameters: Sequence[object]) -> Any:
-    """The cursor of one statement, which commits by itself; inside :func:`database.session`.
+def execute(database: peewee.Database, sql: str, parameters: Sequence[object] = ()) -> Any:
+    """The cursor of one statement, committed by itself; inside :func:`database.session`.
+
+    On PostgreSQL the commit is also on the synchronous standbys, where there are any.
 
     Raises:
+        TransientFault: whether it is on those is not known.
         UnclassifiedFault: the driver could not send a value. The text does not quote it.
     """
     try:
-        return database.execute_sql(sql, parameters)
+        cursor = database.execute_sql(sql, parameters)
     except (ValueError, TypeError) as error:
         raise UnclassifiedFault(f"the driver refused a value ({type(error).__name__})") from None
+    if isinstance(database, PostgresDatabase) and database.warned():
+        # A commit whose wait for the standby was cancelled succeeds, with a warning. Warnings have
+        # no code to tell that one by, and may be translated; so whatever it was, wait now.
+        database.execute_sql(f"SELECT {REPLICATED}")
+        if database.warned():
+            raise TransientFault("the wait for the synchronous standby was cancelled")
+    return cursor
 
 
 def array_literal(texts: Sequence[str]) -> str:

@@ -18,6 +18,7 @@ DEFAULT_POOL_TIMEOUT_SECONDS = 20.0
 
 _POSTGRES_SCHEMES = ("postgresql", "postgres")
 _OPTION_NAME = re.compile(r"[a-z_]{1,40}")
+_OF_A_HOST = ("host", "hostaddr", "port")
 _UNKNOWN_OPTION = (
     "libpq does not know one of the options; its name is not shown, it may be a secret"
 )
@@ -44,13 +45,26 @@ class DatabaseAddress:
     def is_postgres(self) -> bool:
         return self.dialect == "postgresql"
 
+    @property
+    def hosts(self) -> list[dict[str, str]]:
+        """libpq's parameters of each host, in order; the hosts of a list may share one port."""
+        lists = [
+            [(key, value) for value in self.parameters[key].split(",")]
+            for key in _OF_A_HOST
+            if self.parameters.get(key)
+        ]
+        count = max(map(len, lists), default=1)
+        return [dict(each[number % len(each)] for each in lists) for number in range(count)]
+
     def __str__(self) -> str:
         if not self.is_postgres:
             return f"sqlite:///{self.name}"
         user = f"{self.parameters['user']}@" if "user" in self.parameters else ""
-        hosts = self.parameters.get("host", "localhost")
-        port = f":{self.parameters['port']}" if "port" in self.parameters else ""
-        return f"postgresql://{user}{hosts}{port}/{self.name}"
+        hosts = ",".join(
+            ":".join([each.get("host", "localhost"), *filter(None, [each.get("port")])])
+            for each in self.hosts
+        )
+        return f"postgresql://{user}{hosts}/{self.name}"
 
 
 def parse_database_url(url: str) -> DatabaseAddress:
@@ -96,6 +110,7 @@ def parse_database_url(url: str) -> DatabaseAddress:
     schema = options.pop("schema", "")
     _refuse_unknown_options(options)
     parameters = _authority(netloc) | options
+    _refuse_uneven_hosts(parameters)
     if schema:
         search_path = f"-c search_path={_option_value(_identifier(schema))}"
         parameters["options"] = f"{parameters.get('options', '')} {search_path}".strip()
@@ -231,6 +246,11 @@ def _authority(netloc: str) -> dict[str, str]:
     if names:
         found["port"] = ",".join(ports)
     return {key: value for key, value in found.items() if value}
+
+
+def _refuse_uneven_hosts(parameters: Mapping[str, str]) -> None:
+    if len({parameters.get(key, "").count(",") for key in _OF_A_HOST} - {0}) > 1:
+        raise ValueError("names more hosts than ports, or fewer")
 
 
 def _refuse_unknown_options(options: Mapping[str, str]) -> None:

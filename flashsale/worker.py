@@ -301,7 +301,8 @@ class PurchaseWorker:
 def _stuck_seconds(settings: Settings) -> float:
     """After how long without a move a process cannot be merely waiting for the database."""
     statement = settings.statement_timeout_seconds + CLIENT_GRACE_SECONDS
-    wait = settings.database.pool_timeout_seconds + CONNECT_TIMEOUT_SECONDS
+    connect = CONNECT_TIMEOUT_SECONDS * len(settings.database.hosts)
+    wait = settings.database.pool_timeout_seconds + connect
     return max(_STUCK_SECONDS, wait + _STATEMENTS_OF_A_BATCH * statement)
 
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import psycopg2
 from psycopg2 import sql
 
 from tests.support.ports import free_port
-from tests.support.processes import GuardedProcess, ServerNotInstalled
+from tests.support.processes import GuardedProcess, ServerNotInstalled, process_tree
 from tests.support.waiting import wait_until
 
 _START_SECONDS = 30
@@ -30,7 +31,11 @@ _SETTINGS = {
     "fsync": "on",
     "synchronous_commit": "on",
     "shared_buffers": "32MB",
+    "dynamic_shared_memory_type": "mmap",  # files of its own folder, which go with that
 }
+# https://www.postgresql.org/docs/15/storage-file-layout.html: postmaster.pid's line of shared
+# memory, its key and its id.
+_SHARED_MEMORY_LINE = 6
 
 
 class PrivatePostgres:
@@ -98,11 +103,22 @@ class PrivatePostgres:
             accepts_connections, _START_SECONDS, "the private PostgreSQL accepts connections"
         )
         if fresh:
-            self.create_database("flashsale")
+            self._furnish()
 
     def crash(self) -> None:
         """End it as a power failure would, as ``pg_ctl stop -m immediate`` does."""
         self._end(signal.SIGQUIT)
+
+    def kill(self) -> None:
+        """End all its processes by SIGKILL, as the loss of its machine would."""
+        pids = process_tree(self.pid)
+        _, shared_memory = self._postmaster_lines()[_SHARED_MEMORY_LINE].split()
+        for pid in pids:  # the postmaster first, which would start others anew
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self._end(signal.SIGKILL)
+        # What nobody is left to remove.
+        subprocess.run(["ipcrm", "--shmem-id", shared_memory], check=False, capture_output=True)
 
     def stop(self) -> None:
         """Roll back what is open, disconnect everybody and shut down cleanly."""
@@ -127,26 +143,50 @@ class PrivatePostgres:
         statement = sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(
             sql.Identifier(name), sql.Identifier(template or "template1")
         )
-        self._administer(statement)
+        self.administer(statement)
 
     def drop_database(self, name: str) -> None:
         """Drop a database if it exists, and disconnect whoever is connected to it."""
         statement = sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)")
-        self._administer(statement.format(sql.Identifier(name)))
+        self.administer(statement.format(sql.Identifier(name)))
 
-    def _administer(self, statement: sql.Composed) -> None:
-        connection = self.connect("postgres")
+    def administer(self, statement: str | sql.Composed, database: str = "postgres") -> Any:
+        """Run one statement as superuser; returns its rows, if it has any."""
+        connection = self.connect(database)
         try:
             with connection.cursor() as cursor:
                 cursor.execute(statement)
+                return cursor.fetchall() if cursor.description else []
         finally:
             connection.close()
+
+    def replicate_to(self, *standbys: PrivateStandby) -> None:
+        """Let each commit wait for one of these from now on; for none, none waits."""
+        names = ", ".join(standby.name for standby in standbys)
+        self.administer(f"ALTER SYSTEM SET synchronous_standby_names = '{names}'")
+        self.administer("SELECT pg_reload_conf()")
+        wait_until(
+            lambda: self.administer("SHOW synchronous_standby_names") == [(names,)],
+            _START_SECONDS,
+            "the setting is in force",
+        )
+
+    def _furnish(self) -> None:
+        """What only a new server needs."""
+        self.create_database("flashsale")
 
     def _make_data(self) -> None:
         if self._account:
             shutil.chown(self.folder, self._account, self._account)
+        self._run("initdb", "-D", str(self._data), "-U", _SUPERUSER, *_INITDB_OPTIONS)
+
+    def _postmaster_lines(self) -> list[str]:
+        return (self._data / "postmaster.pid").read_text().splitlines()
+
+    def _run(self, program: str, *arguments: str) -> None:
+        """Run one of PostgreSQL's own programs, as the account that the server runs as."""
         subprocess.run(
-            [str(self._bin / "initdb"), "-D", str(self._data), "-U", _SUPERUSER, *_INITDB_OPTIONS],
+            [str(self._bin / program), *arguments],
             cwd=self.folder,
             user=self._account or None,
             group=self._account or None,
@@ -159,6 +199,48 @@ class PrivatePostgres:
         if self._process is not None:
             self._process.end(how, _STOP_SECONDS)
             self._process = None
+
+
+class PrivateStandby(PrivatePostgres):
+    """A copy of `primary` that follows it, and is read-only until :meth:`promote`."""
+
+    def __init__(self, primary: PrivatePostgres) -> None:
+        self._primary = primary
+        super().__init__()
+        #: By which ``synchronous_standby_names`` knows it.
+        self.name = f"standby_{self.port}"
+        self._settings["primary_conninfo"] = (
+            f"host=127.0.0.1 port={primary.port} user={_SUPERUSER} application_name={self.name}"
+        )
+
+    def start(self) -> None:
+        """Start, as :meth:`PrivatePostgres.start` does, and return when it follows its primary."""
+        super().start()
+        wait_until(
+            lambda: self._primary.administer(
+                "SELECT 1 FROM pg_stat_replication"
+                f" WHERE state = 'streaming' AND application_name = '{self.name}'"
+            ),
+            _START_SECONDS,
+            "the standby follows",
+        )
+
+    def promote(self) -> None:
+        """Make it a primary; returns when it takes writes."""
+        assert self.administer("SELECT pg_promote(wait_seconds => 60)") == [(True,)]
+
+    def _furnish(self) -> None:
+        """Nothing: it has what its primary has."""
+
+    def _make_data(self) -> None:
+        if self._account:
+            shutil.chown(self.folder, self._account, self._account)
+        source = f"host=127.0.0.1 port={self._primary.port} user={_SUPERUSER}"
+        self._run(
+            *("pg_basebackup", "--dbname", source, "--pgdata", str(self._data)),
+            *("--checkpoint", "fast", "--no-sync"),
+        )
+        (self._data / "standby.signal").touch()
 
 
 def find_programs() -> Path:

@@ -71,6 +71,41 @@ class TestPostgreSQL:
         address = parse_database_url(f"postgresql://app:secret@{hosts}/flashsale")
         assert (address.parameters["host"], address.parameters["port"]) == (host, port)
 
+    @pytest.mark.parametrize(
+        ("url", "shown", "hosts"),
+        [
+            (
+                "postgresql://app:secret@a:1,b/x",
+                "postgresql://app@a:1,b:5432/x",
+                [{"host": "a", "port": "1"}, {"host": "b", "port": "5432"}],
+            ),
+            (
+                "postgresql:///x?host=a,b&port=7",
+                "postgresql://a:7,b:7/x",
+                [{"host": "a", "port": "7"}, {"host": "b", "port": "7"}],
+            ),
+            (
+                "postgresql://a,b/x?hostaddr=10.0.0.1,10.0.0.2",
+                "postgresql://a:5432,b:5432/x",
+                [
+                    {"host": "a", "hostaddr": "10.0.0.1", "port": "5432"},
+                    {"host": "b", "hostaddr": "10.0.0.2", "port": "5432"},
+                ],
+            ),
+            ("postgresql:///x", "postgresql://localhost/x", [{}]),
+        ],
+    )
+    def test_hosts_are_known_one_by_one(
+        self, url: str, shown: str, hosts: list[dict[str, str]]
+    ) -> None:
+        address = parse_database_url(url)
+        assert str(address) == shown
+        assert address.hosts == hosts
+
+    def test_as_many_ports_as_hosts_are_wanted(self) -> None:
+        with pytest.raises(ValueError, match="more hosts than ports"):
+            parse_database_url("postgresql:///x?host=a,b,c&port=1,2")
+
     def test_a_percent_encoded_password_arrives_decoded(self) -> None:
         address = parse_database_url("postgresql://us%40er:%3F%23%2F%40%3A%25+@db/flashsale")
         assert (address.parameters["user"], address.parameters["password"]) == ("us@er", "?#/@:%+")
