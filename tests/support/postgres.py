@@ -215,7 +215,7 @@ class PrivateStandby(PrivatePostgres):
 
     def start(self) -> None:
         """Start, as :meth:`PrivatePostgres.start` does, and return when it follows its primary."""
-        super().start()
+        self.start_alone()
         wait_until(
             lambda: self._primary.administer(
                 "SELECT 1 FROM pg_stat_replication"
@@ -224,6 +224,10 @@ class PrivateStandby(PrivatePostgres):
             _START_SECONDS,
             "the standby follows",
         )
+
+    def start_alone(self) -> None:
+        """Start where there may be no primary to follow."""
+        super().start()
 
     def promote(self) -> None:
         """Make it a primary; returns when it takes writes."""

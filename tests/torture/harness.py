@@ -14,6 +14,7 @@ from typing import Any, Self
 import psycopg2
 from pika.exceptions import ChannelClosedByBroker
 
+from tests.support.postgres import PrivatePostgres
 from tests.support.waiting import wait_until
 from tests.torture.closing import close_round
 from tests.torture.events import EventSource
@@ -62,11 +63,10 @@ class Round:
     returns, all must be whole.
     """
 
-    def __init__(self, stage: Stage, scenario: Scenario, seed: int) -> None:
+    def __init__(self, stage: Stage, report: Report) -> None:
         self.stage = stage
-        self.seed = seed
-        self.choice = random.Random(f"{scenario.name} {seed}")
-        self.report = Report(scenario, seed)
+        self.choice = random.Random(f"{report.scenario.name} {report.seed}")
+        self.report = report
         #: Whether a process may have ended between an order's commit and its audit row's, so that
         #: only a reconciler can write it.
         self.audit_may_lag = True
@@ -233,10 +233,11 @@ class Round:
 
 
 class _OrderCount:
-    """Counts orders on one connection, which it makes anew when it is lost."""
+    """Counts orders on one connection, made anew when it is lost or leads to another server."""
 
     def __init__(self, stage: Stage, database: str) -> None:
         self._stage, self._database = stage, database
+        self._server: PrivatePostgres | None = None
         self._connection: Any = None
 
     def __enter__(self) -> Self:
@@ -248,28 +249,37 @@ class _OrderCount:
 
     def read(self) -> int | None:
         try:
-            if self._connection is None or self._connection.closed:
-                self._connection = self._stage.postgres.connect(self._database)
-            with self._connection.cursor() as cursor:
-                cursor.execute("SET lock_timeout = '500ms'; SELECT count(*) FROM orders")
-                ((count,),) = cursor.fetchall()
+            return self._read()
+        except psycopg2.OperationalError:
+            # Of a server that was away the old connection knows nothing; a new one may.
+            with suppress(psycopg2.Error):
+                return self._read()
         except psycopg2.Error:
-            return None
+            pass
+        return None
+
+    def _read(self) -> int:
+        server = self._stage.postgres
+        if self._connection is None or self._connection.closed or server is not self._server:
+            self._connection, self._server = server.connect(self._database), server
+        with self._connection.cursor() as cursor:
+            cursor.execute("SET lock_timeout = '500ms'; SELECT count(*) FROM orders")
+            ((count,),) = cursor.fetchall()
         return int(count)
 
 
 def run_round(stage: Stage, scenario: Scenario, seed: int) -> Report:
     """Run one round. Whatever goes wrong in it is in the report."""
     begin = time.monotonic()
-    round_ = Round(stage, scenario, seed)
+    report = Report(scenario, seed)
     try:
-        with round_:
+        with scenario.on(stage) as own, Round(own, report) as round_:
             scenario.run(round_)
             close_round(round_)
     except Exception as error:  # noqa: BLE001  # the other scenarios are to run all the same
-        round_.report.problems.append(f"{type(error).__name__}: {error}")
-    round_.report.seconds = time.monotonic() - begin
-    return round_.report
+        report.problems.append(f"{type(error).__name__}: {error}")
+    report.seconds = time.monotonic() - begin
+    return report
 
 
 def _tail(fleet: Fleet, lines: int = 40) -> str:

@@ -50,7 +50,7 @@ class Stage:
             resources.enter_context(self.rabbitmq)
             self.to_postgres = resources.enter_context(Proxy(self.postgres.port))
             self.to_rabbitmq = resources.enter_context(Proxy(self.rabbitmq.port))
-            self._make_worker_of_postgres()
+            self.make_worker_of_postgres()
             self._make_worker_of_rabbitmq()
             self._resources = resources.pop_all()
         return self
@@ -118,7 +118,7 @@ class Stage:
             WORKER,
         )
 
-    def _make_worker_of_postgres(self) -> None:
+    def make_worker_of_postgres(self) -> None:
         self.query("postgres", f"CREATE ROLE {WORKER} LOGIN PASSWORD '{CANARY_PASSWORD}'")
         self.query("postgres", f"CREATE ROLE {NEIGHBOUR} LOGIN")
         hba = self.postgres.folder / "data" / "pg_hba.conf"

@@ -3,6 +3,7 @@
 from tests.torture.scenarios import (
     administration,
     events,
+    failover,
     machine,
     postgres,
     processes,
@@ -14,6 +15,7 @@ from tests.torture.scenarios import (
 __all__ = [
     "administration",
     "events",
+    "failover",
     "machine",
     "postgres",
     "processes",
