@@ -37,7 +37,7 @@ class _Refused(Exception):
     """The event is not what an order can be made of."""
 
 
-class _Database:
+class Database:
     """One connection, made anew when it is lost; each statement commits by itself."""
 
     def __init__(self, url: str) -> None:
@@ -52,8 +52,11 @@ class _Database:
         with self._connection.cursor() as cursor:
             cursor.execute(statement, values)
 
+    def close(self) -> None:
+        self._connection.close()
 
-def process(database: _Database, body: bytes) -> None:
+
+def process(database: Database, body: bytes) -> None:
     """Make an order of an event; an event that has one already is a success.
 
     Raises:
@@ -84,7 +87,7 @@ def process(database: _Database, body: bytes) -> None:
 
 
 def _audit(
-    database: _Database, sale_id: Any, user_id: Any, kind: str, metadata: Mapping[str, str]
+    database: Database, sale_id: Any, user_id: Any, kind: str, metadata: Mapping[str, str]
 ) -> None:
     """Write an audit row, or say that it could not be written, and go on."""
     try:
@@ -125,7 +128,7 @@ class OldWorker:
     """
 
     def __init__(self, env: Mapping[str, str], queues: tuple[str, str]) -> None:
-        self._database = _Database(env["DATABASE_URL"])
+        self._database = Database(env["DATABASE_URL"])
         self._broker_url = env["RABBITMQ_URL"]
         self._queues = queues
         self._stopping = threading.Event()
