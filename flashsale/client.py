@@ -7,7 +7,8 @@
     publish_purchase(sale_id, user_id)
 
 RabbitMQ and the queues are those of the environment: ``RABBITMQ_URL``, ``PURCHASE_QUEUE`` and
-their like.
+their like. Where that lists several queues, each event goes to the one of its shopper; see
+:func:`flashsale.spreading.queue_for`.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from flashsale.brokers.topology import ensure_topology
 from flashsale.errors import EventRefused
 from flashsale.purchases import Purchase, Reason
 from flashsale.settings import Settings
+from flashsale.spreading import queue_for
 
 
 def publish_purchase(
@@ -105,8 +107,8 @@ class PurchasePublisher:
     def publish_bodies(self, bodies: Iterable[bytes]) -> int:
         """Publish `bodies` unchecked, as they are; raises what :meth:`publish_many` raises."""
         self.ensure_topology()
-        queue = self._settings.purchase_queue
-        return self._publisher.publish(Outgoing(queue, body) for body in bodies)
+        queues = self._settings.purchase_queues
+        return self._publisher.publish(Outgoing(queue_for(body, queues), body) for body in bodies)
 
     def ensure_topology(self) -> None:
         """Declare the queues, once; ``notices`` then says what is not as declared.
@@ -120,7 +122,7 @@ class PurchasePublisher:
         try:
             self.notices = ensure_topology(
                 connection,
-                purchase_queue=self._settings.purchase_queue,
+                purchase_queues=self._settings.purchase_queues,
                 dead_letter_queue=self._settings.dead_letter_queue,
                 queue_type=self._settings.purchase_queue_type,
             )

@@ -29,6 +29,7 @@ from flashsale.migration import migrate
 from flashsale.models import AuditEvent, AuditEventType, Order, Sale
 from flashsale.purchases import Purchase, Reason
 from flashsale.settings import Settings
+from flashsale.spreading import queue_for
 from flashsale.worker import PurchaseWorker
 
 _MOST_WAITING = 10_000
@@ -172,17 +173,14 @@ class Demonstration:
                 break
             if len(self._worker.trail) < most_unaudited:
                 for event in islice(events, _MOST_WAITING - unfinished):
-                    self._broker.publish(settings.purchase_queue, event)
+                    self._broker.publish(queue_for(event, settings.purchase_queues), event)
             self._take_letters()
             interrupted.wait(_POLL_SECONDS)
 
     def _unfinished(self) -> int:
         """Events that are not acknowledged."""
-        queue = self._broker.queues[self._settings.purchase_queue]
-        with queue.mutex:
-            wakes = queue.queue.count(None)  # what wakes the consumer is no event
-            unfinished: int = queue.unfinished_tasks - wakes
-        return unfinished
+        queues = (self._broker.queues[name] for name in self._settings.purchase_queues)
+        return sum(queue.unfinished_tasks for queue in queues)
 
     def _take_letters(self) -> None:
         letters = self._broker.letters[:]

@@ -46,7 +46,7 @@ def why_not_alive(reports: Iterable[Report]) -> list[str]:
 def why_not_ready(reports: Sequence[Report]) -> list[str]:
     """Why a worker does not take all the work it could, a line for each cause; empty if it does.
 
-    A worker is ready when each of its processes consumes, and its database takes orders.
+    A worker is ready when each of its processes consumes all queues, and its database takes orders.
     """
     alive = [report for report in reports if report.state != "stopped"]
     return why_not_alive(reports) + [why for report in alive for why in _idle_because(report)]
@@ -68,5 +68,8 @@ def _idle_because(report: Report) -> Iterable[str]:
     elif report.breaker == "open":
         where = "work.suspended or work.waiting in its log"
         yield f"process {report.pid} waits for the database: see {where}"
+    elif report.missing_queues:
+        queues = ", ".join(report.missing_queues)
+        yield f"process {report.pid} does not consume {queues}: see broker.queue_lost in its log"
     elif not report.is_consuming:
         yield f"process {report.pid} does not consume: see broker.unreachable in its log"

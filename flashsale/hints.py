@@ -17,6 +17,7 @@ HINTS: Mapping[str, str] = {
     "audit.reconcile_failed": "mend what `cause` names; the next search makes up for it",
     "broker.connection_lost": "look at RabbitMQ's own log; the worker reconnects by itself",
     "broker.deliveries_not_diverted": "install a version of pika that setup.cfg names",
+    "broker.queue_lost": "mend what `cause` names; the other queues go on, and this one by itself",
     "broker.unreachable": "mend what `cause` names; the worker reconnects by itself",
     "connection.exposed": "see TLS in docs/security.md",
     "dead_letters.unwritten": "look at the dead-letter queue: is it there, full, or not allowed?",

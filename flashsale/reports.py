@@ -43,6 +43,7 @@ class Report:
     state: State
     #: Why it cannot go on, where it cannot.
     symptom: str | None
+    #: From all of its queues.
     is_consuming: bool
     #: A :class:`~flashsale.batching.BreakerState` by its value.
     breaker: str
@@ -52,6 +53,8 @@ class Report:
     reasons: Mapping[str, int] = field(default_factory=dict)
     #: Kind, class of SQLSTATE, count.
     faults: Sequence[tuple[str, str, int]] = ()
+    #: Queues that it does not consume, though it does others.
+    missing_queues: Sequence[str] = ()
     #: By name, as :meth:`flashsale.metrics.Histogram.report` gives them.
     histograms: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 

@@ -34,6 +34,8 @@ LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 _PREFIX = "FLASHSALE_"
 # What RabbitMQ allows is wider; this is what Dramatiq takes as a queue's name.
 _QUEUE_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9._-]{0,199}")
+# Each costs every process a share of its prefetch, and its start and reconnects a few questions.
+_MOST_QUEUES = 64
 # One is the reconciler's, for good where this process leads the search.
 _FEWEST_CONNECTIONS = 2
 # Dramatiq reads these endings as its own delay and dead-letter queues.
@@ -71,7 +73,9 @@ class Settings:
         default_factory=lambda: parse_database_url("sqlite:///flashsale.db")
     )
     broker_urls: tuple[str, ...] = field(default=("amqp://guest:guest@localhost:5672",), repr=False)
-    purchase_queue: str = "purchase"
+    #: At least one, no two alike. The first also names the dead-letter queue, by default.
+    purchase_queues: tuple[str, ...] = ("purchase",)
+    #: One, for what comes from any of them.
     dead_letter_queue: str = "purchase.XQ"
     purchase_queue_type: QueueType = "classic"
 
@@ -194,8 +198,8 @@ class Settings:
         take("RABBITMQ_URL", "broker_urls", parse_broker_urls)
         complete("DATABASE", "database", with_database_password)
         complete("RABBITMQ", "broker_urls", with_broker_password)
-        take("PURCHASE_QUEUE", "purchase_queue", _purchase_queue)
-        take("DEAD_LETTER_QUEUE", "dead_letter_queue", _queue)
+        take("PURCHASE_QUEUE", "purchase_queues", _purchase_queues)
+        take("DEAD_LETTER_QUEUE", "dead_letter_queue", _dead_letter_queue)
         take(
             "PURCHASE_QUEUE_TYPE",
             "purchase_queue_type",
@@ -203,9 +207,8 @@ class Settings:
         )
         for name, tunable in TUNABLES.items():
             take(name, tunable.name, _converter(tunable))
-        values.setdefault(
-            "dead_letter_queue", f"{values.get('purchase_queue', cls.purchase_queue)}.XQ"
-        )
+        first, *_ = values.get("purchase_queues", cls.purchase_queues)
+        values.setdefault("dead_letter_queue", f"{first}.XQ")
 
         problems += _unknown_names(env)
         settings = cls(**values)
@@ -216,7 +219,7 @@ class Settings:
 
     def _contradictions(self) -> list[str]:
         found = []
-        if self.purchase_queue == self.dead_letter_queue:
+        if self.dead_letter_queue in self.purchase_queues:
             found.append("DEAD_LETTER_QUEUE: must differ from PURCHASE_QUEUE")
         if self.database.is_postgres and self.database.pool_size < _FEWEST_CONNECTIONS:
             found.append(
@@ -227,6 +230,11 @@ class Settings:
             found.append(
                 f"FLASHSALE_PREFETCH: {self.prefetch} is less than FLASHSALE_BATCH_SIZE"
                 f" ({self.batch_size}), so no batch could fill"
+            )
+        if self.prefetch < len(self.purchase_queues):
+            found.append(
+                f"FLASHSALE_PREFETCH: {self.prefetch} is less than one for each of the"
+                f" {len(self.purchase_queues)} queues of PURCHASE_QUEUE"
             )
         if self.retry_max_seconds < self.retry_min_seconds:
             found.append(
@@ -250,10 +258,36 @@ def _queue(raw: str) -> str:
     return raw
 
 
-def _purchase_queue(raw: str) -> str:
-    if raw.endswith(_RESERVED_ENDINGS):
-        raise ValueError(f"{raw!r} must not end in {' or '.join(_RESERVED_ENDINGS)}")
+def _purchase_queues(raw: str) -> tuple[str, ...]:
+    names = [name.strip() for name in raw.split(",")]
+    if "" in names:
+        raise ValueError(f"{raw!r} has an empty name among its commas")
+    problems = [problem for name in dict.fromkeys(names) if (problem := _unfit(name))]
+    problems += [
+        f"{name!r} is there twice" for name in dict.fromkeys(names) if names.count(name) > 1
+    ]
+    if len(names) > _MOST_QUEUES:
+        problems.append(f"{len(names)} queues are more than {_MOST_QUEUES}")
+    if problems:
+        raise ValueError("; ".join(problems))
+    return tuple(names)
+
+
+def _dead_letter_queue(raw: str) -> str:
+    if "," in raw:
+        raise ValueError(f"{raw!r} is a list; one queue takes the dead letters of all others")
     return _queue(raw)
+
+
+def _unfit(name: str) -> str | None:
+    """Why it cannot be the name of a purchase queue."""
+    if name.endswith(_RESERVED_ENDINGS):
+        return f"{name!r} must not end in {' or '.join(_RESERVED_ENDINGS)}"
+    try:
+        _queue(name)
+    except ValueError as problem:
+        return str(problem)
+    return None
 
 
 def _converter(tunable: dataclasses.Field[Any]) -> Callable[[str], Any]:

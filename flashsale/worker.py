@@ -99,6 +99,9 @@ class PurchaseWorker:
             flush=self.trail.flush_quietly,
             reconcile=self._reconciler.run_quietly,
         )
+        # To Dramatiq one queue: one consumer takes them all, and so one ledger, one breaker and one
+        # set of limits hold for the process however many there are.
+        self._queue_name = ",".join(settings.purchase_queues)
         self._watchdog = Watchdog(self._symptom)
         self._backstop = Backstop(
             settings.shutdown_seconds + _BACKSTOP_GRACE_SECONDS, self._save_trail, end=self._abandon
@@ -129,7 +132,7 @@ class PurchaseWorker:
             self._confirmation.confirm_purchases,
             broker=self.broker,
             actor_name=ACTOR_NAME,
-            queue_name=settings.purchase_queue,
+            queue_name=self._queue_name,
             priority=0,
             options={"throws": StoreError},  # failures have log lines of their own
         )
@@ -212,6 +215,7 @@ class PurchaseWorker:
             state=self._state(),
             symptom=self._symptom() if self._drained_at is None else None,
             is_consuming=consumer is not None and consumer.is_consuming,
+            missing_queues=list(consumer.missing_queues) if consumer else [],
             breaker=(consumer.breaker_state if consumer else BreakerState.OPEN).value,
             counts=counts,
             reasons=tally.reasons,
@@ -245,7 +249,7 @@ class PurchaseWorker:
                 max_bytes=settings.max_event_bytes,
                 on_unknown_keys=partial(self.metrics.count, "unknown_keys"),
             ),
-            queue_name=settings.purchase_queue,
+            queue_name=self._queue_name,
             actor_name=ACTOR_NAME,
             breaker=Breaker(
                 clock=time.monotonic,

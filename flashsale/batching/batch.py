@@ -24,6 +24,8 @@ class Delivery(msgspec.Struct, frozen=True, gc=False):
     redelivered: bool = False
     #: Whether the broker keeps it through a restart of its own.
     persistent: bool = True
+    #: Where it came from, among the queues of one transport.
+    queue: str = ""
 
 
 class _Done(Enum):

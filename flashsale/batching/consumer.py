@@ -105,8 +105,13 @@ class BatchingConsumer(Consumer, Generic[T]):
 
     @property
     def is_consuming(self) -> bool:
-        """Whether the queue's messages come to it now. Thread-safe."""
-        return self._consuming
+        """Whether the messages of all its queues come to it now. Thread-safe."""
+        return self._consuming and not self.missing_queues
+
+    @property
+    def missing_queues(self) -> Sequence[str]:
+        """Queues that cannot be used now, though others can. Thread-safe."""
+        return self._transport.missing_queues
 
     @property
     def breaker_state(self) -> BreakerState:

@@ -61,7 +61,11 @@ class Channel(Protocol):
 
 
 class Transport(Protocol):
-    """Opens channels to one queue and carries dead letters away."""
+    """Opens channels to one or more queues and carries dead letters away."""
+
+    @property
+    def missing_queues(self) -> Sequence[str]:
+        """Those that its channel does not consume, though it does others. Thread-safe."""
 
     def open(self) -> Channel:
         """A new channel that does not consume yet.

@@ -34,7 +34,7 @@ _IDLE_SECONDS = 10.0
 _OnConfirmed = Callable[[Sequence[Letter]], None]
 
 
-def letter_headers(letter: Letter, queue: str, now: datetime) -> dict[str, str | int]:
+def letter_headers(letter: Letter, now: datetime) -> dict[str, str | int]:
     """The headers of a dead letter: all of our own making, none copied from the message."""
     headers: dict[str, str | int] = {
         "reason": letter.rejection.reason,
@@ -42,7 +42,7 @@ def letter_headers(letter: Letter, queue: str, now: datetime) -> dict[str, str |
         "first-seen": datetime.fromtimestamp(letter.received_at, UTC).isoformat(),
         "last-seen": now.isoformat(),
         "attempts": letter.attempts,
-        "queue": queue,
+        "queue": letter.delivery.queue,
         "version": __version__,
     }
     if letter.rejection.sqlstate is not None:
@@ -58,13 +58,10 @@ class DeadLetterWriter:
     consumer's prefetch, since a delivery stays open until its letter is confirmed.
     """
 
-    def __init__(
-        self, publisher: ConfirmingPublisher, *, dead_letter_queue: str, source_queue: str
-    ) -> None:
+    def __init__(self, publisher: ConfirmingPublisher, *, dead_letter_queue: str) -> None:
         self._exchange = self._way = DEFAULT_EXCHANGE
         self._publisher = publisher
         self._dead_letter_queue = dead_letter_queue
-        self._source_queue = source_queue
         self._waiting: list[tuple[Letter, _OnConfirmed]] = []
         self._changed = threading.Condition()
         self._busy = False
@@ -158,7 +155,7 @@ class DeadLetterWriter:
 
     def _outgoing(self, waiting: tuple[Letter, _OnConfirmed]) -> Outgoing:
         letter, _ = waiting
-        headers = letter_headers(letter, self._source_queue, datetime.now(UTC))
+        headers = letter_headers(letter, datetime.now(UTC))
         return Outgoing(self._dead_letter_queue, letter.delivery.body, headers, self._way)
 
     def _tell(self, confirmed: list[tuple[Letter, _OnConfirmed]]) -> None:

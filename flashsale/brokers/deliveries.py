@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import logging
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pika
@@ -41,15 +41,21 @@ _PERSISTENT = 2
 
 
 class DeliveryScanner:
-    """Finds the whole deliveries of one consumer at the start of received bytes."""
+    """Finds the whole deliveries of one channel's consumers at the start of received bytes.
 
-    def __init__(self, channel_number: int, consumer_tag: str) -> None:
+    `queues` are the queues by consumer tag, all tags of one length.
+    """
+
+    def __init__(self, channel_number: int, queues: Mapping[str, str]) -> None:
         channel = struct.pack(">H", channel_number)
-        tag = consumer_tag.encode()
         self._method_start = _METHOD + channel
-        self._deliver = _BASIC_DELIVER + bytes([len(tag)]) + tag
+        self._queues = {
+            _BASIC_DELIVER + bytes([len(tag)]) + tag.encode(): queue
+            for tag, queue in queues.items()
+        }
+        length = len(next(iter(self._queues)))
         # Start, size, what it delivers to whom, delivery tag, flags; names follow.
-        self._method = struct.Struct(f">3sI{len(self._deliver)}sQB").unpack_from
+        self._method = struct.Struct(f">3sI{length}sQB").unpack_from
         # From the end of the frame before: start, size, class, body size; properties follow.
         self._header_start = _FRAME_END + _HEADER + channel
         self._header = struct.Struct(">4sI4sQ").unpack_from
@@ -59,7 +65,7 @@ class DeliveryScanner:
 
     def scan(self, data: bytes) -> tuple[list[Delivery], int]:
         """The deliveries that `data` begins with, and how many bytes they take."""
-        method_start, deliver, method = self._method_start, self._deliver, self._method
+        method_start, queue_of, method = self._method_start, self._queues.get, self._method
         header_start, header = self._header_start, self._header
         body_start, body = self._body_start, self._body
         deliveries: list[Delivery] = []
@@ -69,7 +75,8 @@ class DeliveryScanner:
         try:
             while True:
                 start, size, delivers, tag, flags = method(data, position)
-                if start != method_start or delivers != deliver:
+                queue = queue_of(delivers)
+                if start != method_start or queue is None:
                     break
                 at = position + 7 + size
                 start, size, content, body_size = header(data, at)
@@ -86,7 +93,7 @@ class DeliveryScanner:
                     break
                 if not data.startswith(known, properties):
                     known, persistent = _delivery_mode(data[properties:at])
-                deliveries.append(Delivery(tag, data[begin:end], flags & 1 == 1, persistent))
+                deliveries.append(Delivery(tag, data[begin:end], flags & 1 == 1, persistent, queue))
                 position = end + 1
         except (struct.error, IndexError):
             pass  # the rest has not arrived yet
@@ -109,7 +116,7 @@ def _delivery_mode(properties: bytes) -> tuple[bytes, bool]:
 
 
 class Diversion:
-    """While it is on, whole deliveries of one consumer come to `take`, and never to pika.
+    """While it is on, whole deliveries of a channel's consumers come to `take`, never to pika.
 
     `take` is called on the connection's thread, in the order of the stream. What pika still has
     to read itself reaches the consumer's own callback, perhaps later than what follows it: sort
@@ -117,10 +124,10 @@ class Diversion:
     """
 
     def __init__(
-        self, channel: Any, consumer_tag: str, take: Callable[[list[Delivery]], None]
+        self, channel: Any, queues: Mapping[str, str], take: Callable[[list[Delivery]], None]
     ) -> None:
         self._below = channel.connection._impl
-        self._scan = DeliveryScanner(channel.channel_number, consumer_tag).scan
+        self._scan = DeliveryScanner(channel.channel_number, queues).scan
         self._take = take
         self._request_return = channel.connection._request_channel_dispatch
         self._no_channel = -channel.channel_number
@@ -146,12 +153,13 @@ class Diversion:
 
 
 def divert(
-    channel: Any, consumer_tag: str, take: Callable[[list[Delivery]], None]
+    channel: Any, queues: Mapping[str, str], take: Callable[[list[Delivery]], None]
 ) -> Diversion | None:
-    """Let deliveries of a BlockingChannel's consumer come to `take`; see :class:`Diversion`.
+    """Let deliveries of a BlockingChannel's consumers come to `take`; see :class:`Diversion`.
 
-    None, and a log line, where pika is not as it is known here: all of them reach the consumer's
-    own callback then, at pika's own pace.
+    `queues` are the consumers' queues by tag; see :class:`DeliveryScanner`. None, and a log line,
+    where pika is not as it is known here: all of them reach the consumers' own callbacks then, at
+    pika's own pace.
     """
     connection = channel.connection
     below = getattr(connection, "_impl", None)
@@ -163,6 +171,6 @@ def divert(
         and hasattr(below, "frames_received")
         and isinstance(getattr(below, "_frame_buffer", None), bytes)
     ):
-        return Diversion(channel, consumer_tag, take)
+        return Diversion(channel, queues, take)
     log.warning("broker.deliveries_not_diverted", extra={"pika": pika.__version__})
     return None

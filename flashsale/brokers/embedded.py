@@ -7,9 +7,8 @@ except what only a server can: nothing survives the process.
 from __future__ import annotations
 
 import threading
-import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from queue import Empty, Queue
 from typing import Any, Never
 
@@ -25,8 +24,9 @@ from flashsale.batching import Channel, Delivery, Letter, Transport
 class EmbeddedBroker(StubBroker):
     """A stub broker whose queues hold plain event bodies.
 
-    ``join(queue_name)`` waits until every published event is an order, a duplicate of one, or one
-    of `letters`.
+    A declared name may list several queues, as ``"a,b"``: one consumer takes them all in turns,
+    each with its share of the prefetch. ``join(queue_name)`` waits until every event published to
+    them is an order, a duplicate of one, or one of `letters`.
     """
 
     def __init__(
@@ -36,29 +36,40 @@ class EmbeddedBroker(StubBroker):
         new_consumer: Callable[[Transport], Consumer],
         middleware: list[Middleware],
     ) -> None:
+        self._declared: set[str] = set()
         super().__init__(middleware=middleware)
         self._prefetch = prefetch
         self._new_consumer = new_consumer
+        self._news = threading.Condition()
         #: The dead letters, in the order of their arrival.
         self.letters: list[Letter] = []
 
     def publish(self, queue_name: str, body: bytes) -> None:
         """Put an event on the queue. Thread-safe."""
-        self.queues[queue_name].put(body)
+        with self._news:
+            self.queues[queue_name].put(body)
+            self._news.notify_all()
 
     def declare_queue(self, queue_name: str) -> None:
-        """Declare a queue; unlike the stub's, without a consumer for a delay queue."""
-        if queue_name not in self.queues:
+        """Declare queues; unlike the stub's, without a consumer for a delay queue."""
+        if queue_name not in self._declared:
             self.emit_before("declare_queue", queue_name)
-            self.queues[queue_name] = Queue()
-            self.queues[dq_name(queue_name)] = Queue()  # join() looks at it
+            self._declared.add(queue_name)
+            for name in queue_name.split(","):
+                self.queues[name] = Queue()
+                self.queues[dq_name(name)] = Queue()  # join() looks at it
             self.emit_after("declare_queue", queue_name)
 
+    def join(self, queue_name: str, **options: Any) -> None:
+        for name in queue_name.split(","):
+            super().join(name, **options)
+
     def get_declared_queues(self) -> set[str]:
-        return {name for name in self.queues if name != dq_name(name)}
+        return self._declared.copy()
 
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 100) -> Consumer:  # noqa: ARG002
-        return self._new_consumer(EmbeddedTransport(self, self.queues[queue_name], self._prefetch))
+        queues = {name: self.queues[name] for name in queue_name.split(",")}
+        return self._new_consumer(EmbeddedTransport(self, queues, self._news, self._prefetch))
 
     def enqueue(self, message: Message[Any], *, delay: int | None = None) -> Never:  # noqa: ARG002
         """Refuse, as the broker for RabbitMQ does.
@@ -70,16 +81,25 @@ class EmbeddedBroker(StubBroker):
 
 
 class EmbeddedTransport:
-    """Channels on a queue in memory; see :class:`~flashsale.batching.Transport`."""
+    """Channels on queues in memory; see :class:`~flashsale.batching.Transport`."""
 
-    def __init__(self, broker: EmbeddedBroker, queue: Queue[bytes | None], prefetch: int) -> None:
+    missing_queues = ()
+
+    def __init__(
+        self,
+        broker: EmbeddedBroker,
+        queues: Mapping[str, Queue[bytes]],
+        news: threading.Condition,
+        prefetch: int,
+    ) -> None:
         self._broker = broker
-        self._queue = queue
-        self._prefetch = prefetch
-        self._returned: deque[bytes] = deque()
+        self._sources = [
+            _Source(name, queue, prefetch // len(queues)) for name, queue in queues.items()
+        ]
+        self._news = news
 
     def open(self) -> Channel:
-        return EmbeddedChannel(self._queue, self._returned, self._prefetch)
+        return EmbeddedChannel(self._sources, self._news)
 
     def dead_letter(
         self, letters: Sequence[Letter], on_confirmed: Callable[[Sequence[Letter]], None]
@@ -91,20 +111,47 @@ class EmbeddedTransport:
         """There is nothing on its way."""
 
 
-class EmbeddedChannel:
-    """One channel on a queue in memory; see :class:`~flashsale.batching.Channel`.
+class _Source:
+    """One queue, and what channels have given back to it."""
 
-    An event counts as unfinished in the queue, for ``join``, until it is acknowledged.
-    """
-
-    def __init__(self, queue: Queue[bytes | None], returned: deque[bytes], prefetch: int) -> None:
+    def __init__(self, name: str, queue: Queue[bytes], prefetch: int) -> None:
+        self.name = name
+        self.prefetch = prefetch
         self._queue = queue
-        self._returned = returned
-        self._prefetch = prefetch
-        self._outstanding: dict[int, bytes] = {}
+        self._returned: deque[bytes] = deque()
+
+    @property
+    def has_some(self) -> bool:
+        return bool(self._returned) or not self._queue.empty()
+
+    def next(self) -> tuple[bytes, bool] | None:
+        """The next body, and whether it was delivered before."""
+        if self._returned:
+            return self._returned.popleft(), True
+        try:
+            return self._queue.get_nowait(), False
+        except Empty:
+            return None
+
+    def give_back(self, body: bytes) -> None:
+        self._returned.append(body)
+
+    def ack(self) -> None:
+        """It counts as unfinished, for ``join``, until then."""
+        self._queue.task_done()
+
+
+class EmbeddedChannel:
+    """One channel on queues in memory; see :class:`~flashsale.batching.Channel`."""
+
+    def __init__(self, sources: Sequence[_Source], news: threading.Condition) -> None:
+        self._sources = sources
+        self._news = news
+        self._outstanding: dict[int, tuple[_Source, bytes]] = {}
+        self._counts = dict.fromkeys(sources, 0)
         self._last_tag = 0
         self._consuming = False
-        self._woken = threading.Event()
+        self._is_woken = False
 
     def start_consuming(self) -> None:
         self._consuming = True
@@ -113,47 +160,50 @@ class EmbeddedChannel:
         self._consuming = False
 
     def receive(self, seconds: float, limit: int) -> Sequence[Delivery]:
-        room = min(limit, self._prefetch - len(self._outstanding)) if self._consuming else 0
-        if room <= 0:
-            self._woken.wait(seconds)
-            self._woken.clear()
-            return []
+        with self._news:
+            self._news.wait_for(
+                lambda: self._is_woken or any(map(self._can_give, self._sources)), seconds
+            )
+            self._is_woken = False
         arrived: list[Delivery] = []
-        deadline = time.monotonic() + seconds
-        while len(arrived) < room:
-            body, redelivered = self._next(0.0 if arrived else deadline - time.monotonic())
-            if body is None:
-                break
-            self._last_tag += 1
-            self._outstanding[self._last_tag] = body
-            arrived.append(Delivery(self._last_tag, body, redelivered))
+        givers = deque(filter(self._can_give, self._sources))
+        while givers and len(arrived) < limit:
+            source = givers.popleft()
+            found = source.next()
+            if found is not None:
+                arrived.append(self._deliver(source, *found))
+                if self._can_give(source):
+                    givers.append(source)
         return arrived
 
     def ack(self, tag: int, *, multiple: bool) -> None:
         acked = [other for other in self._outstanding if other <= tag] if multiple else [tag]
-        for each in acked:
-            del self._outstanding[each]
-            self._queue.task_done()
+        for source, _ in map(self._take_out, acked):
+            source.ack()
 
     def give_back(self, tags: Sequence[int]) -> None:
-        self._returned.extend(self._outstanding.pop(tag) for tag in tags)
+        for source, body in map(self._take_out, tags):
+            source.give_back(body)
 
     def wake(self) -> None:
-        self._woken.set()
-        self._queue.put(None)
+        with self._news:
+            self._is_woken = True
+            self._news.notify_all()
 
     def close(self) -> None:
         self._consuming = False
         self.give_back(list(self._outstanding))
 
-    def _next(self, seconds: float) -> tuple[bytes | None, bool]:
-        """The next body and whether it was delivered before; None after a wake or in vain."""
-        if self._returned:
-            return self._returned.popleft(), True
-        try:
-            body = self._queue.get(timeout=seconds) if seconds > 0 else self._queue.get_nowait()
-        except Empty:
-            return None, False
-        if body is None:
-            self._queue.task_done()
-        return body, False
+    def _can_give(self, source: _Source) -> bool:
+        return self._consuming and self._counts[source] < source.prefetch and source.has_some
+
+    def _deliver(self, source: _Source, body: bytes, redelivered: bool) -> Delivery:
+        self._last_tag += 1
+        self._outstanding[self._last_tag] = (source, body)
+        self._counts[source] += 1
+        return Delivery(self._last_tag, body, redelivered, queue=source.name)
+
+    def _take_out(self, tag: int) -> tuple[_Source, bytes]:
+        source, body = self._outstanding.pop(tag)
+        self._counts[source] -= 1
+        return source, body

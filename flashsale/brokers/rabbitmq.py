@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 from collections import deque
@@ -14,18 +15,15 @@ import pika
 from dramatiq import Message
 from dramatiq.broker import Broker, Consumer
 from dramatiq.middleware import Middleware
-from pika.exceptions import AMQPError
+from pika.exceptions import AMQPError, ChannelClosedByBroker
 
 from flashsale.batching import ChannelLost, Delivery, Letter, Transport
 from flashsale.brokers.connections import answers_within, connect, node_parameters
 from flashsale.brokers.dead_letter_writer import DeadLetterWriter
 from flashsale.brokers.deliveries import Diversion, divert
 from flashsale.brokers.publishing import ConfirmingPublisher
-from flashsale.brokers.topology import (
-    ensure_dead_letter_exchange,
-    ensure_topology,
-    require_topology,
-)
+from flashsale.brokers.topology import DEFAULT_EXCHANGE
+from flashsale.brokers.worker_queues import LOOK_SECONDS, WorkerQueues
 from flashsale.errors import BrokerError
 from flashsale.settings import Settings
 
@@ -39,8 +37,9 @@ _TAG = attrgetter("tag")
 
 
 class PurchaseBroker(Broker):
-    """Consumes the purchase queue as Dramatiq's host; publishes nothing.
+    """Consumes the purchase queues as Dramatiq's host; publishes nothing.
 
+    To Dramatiq they are one queue, whose name lists theirs: one consumer has them all.
     `new_consumer` makes the consumer for a transport. Dramatiq's envelopes and options play no
     part: what runs, and how, is fixed here and never read from a message.
 
@@ -61,19 +60,18 @@ class PurchaseBroker(Broker):
         self._settings = settings
         self._new_consumer = new_consumer
         self._transports: list[RabbitmqTransport] = []
-        # By which dead letters go; None until the topology stood for the first time.
-        self._dead_letter_exchange: str | None = None
+        self._worker_queues = WorkerQueues(settings)
 
     def declare_queue(self, queue_name: str) -> None:
-        """Note the queue; it is declared in RabbitMQ when its consumer first connects."""
+        """Note the name; its queues are declared in RabbitMQ when the consumer first connects."""
         if queue_name not in self.queues:
             self.emit_before("declare_queue", queue_name)
             self.queues[queue_name] = None
             self.emit_after("declare_queue", queue_name)
 
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 30000) -> Consumer:  # noqa: ARG002
-        """A consumer that connects by itself. Prefetch and waits are those of the settings."""
-        transport = RabbitmqTransport(self._settings, queue_name, self._prepare)
+        """A consumer that connects by itself. Queues, prefetch and waits are the settings'."""
+        transport = RabbitmqTransport(self._settings, self._worker_queues)
         self._transports.append(transport)
         return self._new_consumer(transport)
 
@@ -90,48 +88,27 @@ class PurchaseBroker(Broker):
         """
         raise TypeError("purchase events are published with flashsale.client.publish_purchase")
 
-    def _prepare(self, connection: pika.BlockingConnection, queue: str) -> str:
-        """Declare the topology at the first connect of the process, check it at all later ones.
-
-        Returns the exchange for dead letters.
-        """
-        dead_letter_queue = self._settings.dead_letter_queue
-        names = {"purchase_queue": queue, "dead_letter_queue": dead_letter_queue}
-        if self._dead_letter_exchange is not None:
-            require_topology(connection, **names)
-            return self._dead_letter_exchange
-        queue_type = self._settings.purchase_queue_type
-        for notice in ensure_topology(connection, **names, queue_type=queue_type):
-            log.warning("topology.foreign", extra={"notice": notice})
-        exchange, complaint = ensure_dead_letter_exchange(connection, dead_letter_queue)
-        if complaint is not None:
-            log.warning("topology.default_exchange", extra={"notice": complaint})
-        self._dead_letter_exchange = exchange
-        return exchange
-
 
 class RabbitmqTransport:
-    """Opens consuming channels on one queue; see :class:`~flashsale.batching.Transport`.
+    """Opens channels that consume all queues; see :class:`~flashsale.batching.Transport`.
 
     Each :meth:`open` tries one node, so that no number of silent ones can hold up its caller: the
     one that it used last, and after a failure the next.
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        queue: str,
-        prepare: Callable[[pika.BlockingConnection, str], str],
-    ) -> None:
-        self._settings = settings
-        self._queue = queue
-        self._prepare = prepare
+    def __init__(self, settings: Settings, queues: WorkerQueues) -> None:
+        # Each has its share, so that a long queue can neither starve the others nor take what a
+        # process may hold in all.
+        self._prefetch = settings.prefetch // len(settings.purchase_queues)
+        self._queues = queues
         name = f"flashsale worker {os.getpid()}"
         self._nodes = deque(node_parameters(settings.broker_urls, name))
         publisher = ConfirmingPublisher(settings.broker_urls, f"{name} dead letters")
-        self._writer = DeadLetterWriter(
-            publisher, dead_letter_queue=settings.dead_letter_queue, source_queue=queue
-        )
+        self._writer = DeadLetterWriter(publisher, dead_letter_queue=settings.dead_letter_queue)
+
+    @property
+    def missing_queues(self) -> tuple[str, ...]:
+        return self._queues.missing
 
     def open(self) -> RabbitmqChannel:
         try:
@@ -141,8 +118,9 @@ class RabbitmqTransport:
             raise ChannelLost(str(error)) from None
         try:
             with _losses(connection):
-                self._writer.lead(self._prepare(connection, self._queue))
-            return RabbitmqChannel(connection, self._queue, self._settings.prefetch)
+                self._queues.prepare(connection)
+            self._writer.lead(self._queues.dead_letter_exchange or DEFAULT_EXCHANGE)
+            return RabbitmqChannel(connection, self._queues, self._prefetch)
         except (BrokerError, ChannelLost) as error:
             self._nodes.rotate(-1)
             _close_quietly(connection)
@@ -162,41 +140,51 @@ class RabbitmqTransport:
 
 
 class RabbitmqChannel:
-    """A consuming channel on a connection of its own; see :class:`~flashsale.batching.Channel`."""
+    """A consuming channel on a connection of its own; see :class:`~flashsale.batching.Channel`.
 
-    def __init__(self, connection: pika.BlockingConnection, queue: str, prefetch: int) -> None:
+    All queues have their consumers on it, so that one ledger holds for the deliveries of all.
+    """
+
+    def __init__(
+        self, connection: pika.BlockingConnection, queues: WorkerQueues, prefetch: int
+    ) -> None:
         self._connection = connection
-        self._queue = queue
-        self._consumer_tag: str | None = None
+        self._queues = queues
+        #: The queues that are consumed, by their consumer's tag; all tags have one length.
+        self._consumed: dict[str, str] = {}
+        self._new_tags = map("{:06d}".format, itertools.count())
         self._diversion: Diversion | None = None
-        self._cancelled = False
+        self._cancelled: list[str] = []
         self._arrived: list[Delivery] = []
         with _losses(self._connection):
             self._channel = connection.channel()
+            # For each consumer that begins afterwards, by itself.
             self._channel.basic_qos(prefetch_count=prefetch)
             self._channel.add_on_cancel_callback(self._on_cancel)
 
     def start_consuming(self) -> None:
-        if self._consumer_tag is not None:
-            return
-        with _losses(self._connection):
-            self._consumer_tag = self._channel.basic_consume(self._queue, self._on_delivery)
-        self._diversion = divert(self._channel, self._consumer_tag, self._arrived.extend)
+        if not self._consumed:
+            self._consume(self._queues.usable)
 
     def stop_consuming(self) -> None:
-        if self._consumer_tag is None:
+        if not self._consumed:
             return
         if self._diversion is not None:
             self._diversion.end()
         with _losses(self._connection):
-            # pika gives back what it has received and not delivered to us yet.
-            self._channel.basic_cancel(self._consumer_tag)
-            self._consumer_tag = None
+            for consumer_tag in self._consumed:
+                # pika gives back what it has received and not delivered to us yet.
+                self._channel.basic_cancel(consumer_tag)
+            self._consumed = {}
         tags = [delivery.tag for delivery in self._arrived]
         self._arrived.clear()
         self.give_back(tags)
 
     def receive(self, seconds: float, limit: int) -> Sequence[Delivery]:
+        if self._queues.missing and self._consumed:
+            # First, since what pika reads itself meanwhile is sorted in below.
+            self._find_missing()
+            seconds = min(seconds, LOOK_SECONDS)
         with _losses(self._connection, seconds):
             self._connection.process_data_events(time_limit=seconds)
             count = 0
@@ -205,9 +193,7 @@ class RabbitmqChannel:
                 count = len(self._arrived)
                 self._connection.process_data_events(time_limit=0)
         if self._cancelled:
-            raise ChannelLost(
-                f"RabbitMQ cancelled the consumer: queue {self._queue!r} was deleted, or moved"
-            )
+            self._take_cancels()
         if not self._channel.is_open:
             raise ChannelLost("RabbitMQ closed the channel")
         # Those that pika has read itself may come after later ones.
@@ -234,12 +220,49 @@ class RabbitmqChannel:
     def close(self) -> None:
         _close_quietly(self._connection)
 
+    def _consume(self, queues: Sequence[str]) -> None:
+        """Begin to consume these as well."""
+        if self._diversion is not None:
+            self._diversion.end()
+        with _losses(self._connection):
+            for queue in queues:
+                consumer_tag = next(self._new_tags)
+                self._consumed[consumer_tag] = queue
+                try:
+                    self._channel.basic_consume(queue, self._on_delivery, consumer_tag=consumer_tag)
+                except ChannelClosedByBroker as refused:
+                    self._queues.refuse(queue, refused.reply_text)
+                    raise
+        self._diversion = divert(self._channel, self._consumed, self._arrived.extend)
+
+    def _take_cancels(self) -> None:
+        """Go on with the queues that are left."""
+        queues = [self._consumed.pop(tag) for tag in self._cancelled if tag in self._consumed]
+        self._cancelled.clear()
+        for queue in queues:
+            cause = f"RabbitMQ cancelled the consumer: queue {queue!r} was deleted, or moved"
+            if not self._consumed:
+                raise ChannelLost(cause)
+            self._queues.lose(queue, cause)
+
+    def _find_missing(self) -> None:
+        try:
+            with _losses(self._connection):
+                found = self._queues.found_again(self._connection)
+        except BrokerError as error:
+            raise ChannelLost(str(error)) from None
+        if found is not None:
+            self._consume([found])
+
     def _on_delivery(self, _channel: Any, method: Any, properties: Any, body: bytes) -> None:
         persistent = properties.delivery_mode == pika.spec.PERSISTENT_DELIVERY_MODE
-        self._arrived.append(Delivery(method.delivery_tag, body, method.redelivered, persistent))
+        queue = self._consumed[method.consumer_tag]
+        self._arrived.append(
+            Delivery(method.delivery_tag, body, method.redelivered, persistent, queue)
+        )
 
-    def _on_cancel(self, _frame: Any) -> None:
-        self._cancelled = True
+    def _on_cancel(self, frame: Any) -> None:
+        self._cancelled.append(frame.method.consumer_tag)
 
 
 @contextmanager

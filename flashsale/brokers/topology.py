@@ -43,11 +43,11 @@ def purchase_queue_arguments(dead_letter_queue: str, queue_type: QueueType) -> d
 def ensure_topology(
     connection: pika.BlockingConnection,
     *,
-    purchase_queue: str,
+    purchase_queues: Sequence[str],
     dead_letter_queue: str,
     queue_type: QueueType,
 ) -> list[str]:
-    """Declare both queues; returns notices for the operator, one for each that is not ours.
+    """Declare all queues; returns notices for the operator, one for each that is not ours.
 
     A queue that exists with other arguments, or that this user may not declare, is used as it is;
     the latter is least privilege, and no reason for a notice.
@@ -57,12 +57,28 @@ def ensure_topology(
         BrokerUnavailable: the connection was lost.
     """
     arguments = purchase_queue_arguments(dead_letter_queue, queue_type)
-    # The dead-letter queue first: from its first moment the other one must not drop a message.
-    notices = (
-        _declare(connection, dead_letter_queue, {}),
-        _declare(connection, purchase_queue, arguments),
-    )
+    # The dead-letter queue first: from their first moment the others must not drop a message.
+    notices = [ensure_queue(connection, dead_letter_queue, {})]
+    notices += [ensure_queue(connection, queue, arguments) for queue in purchase_queues]
     return [notice for notice in notices if notice]
+
+
+def ensure_queue(
+    connection: pika.BlockingConnection, queue: str, arguments: Mapping[str, Any]
+) -> str | None:
+    """Declare one queue, likewise; returns the notice, if any. Raises what the above does."""
+    refused = _declaration_refusal(connection, queue, arguments=arguments)
+    if refused is None:
+        return None
+    missing = _declaration_refusal(connection, queue, passive=True)
+    if missing is not None:
+        raise BrokerMisconfigured(
+            f"queue {queue!r} could not be declared, RabbitMQ says: {refused.reply_text};"
+            f" {_unusable(queue, missing)}"
+        ) from refused
+    if refused.reply_code == _REFUSED:
+        return None
+    return f"queue {queue!r} is used as it is, RabbitMQ says: {refused.reply_text}"
 
 
 def ensure_dead_letter_exchange(
@@ -93,7 +109,7 @@ def ensure_dead_letter_exchange(
 
 
 def topology_parts(
-    connection: pika.BlockingConnection, *, purchase_queue: str, dead_letter_queue: str
+    connection: pika.BlockingConnection, *, purchase_queues: Sequence[str], dead_letter_queue: str
 ) -> list[Part]:
     """What the worker uses and whether it is there, in the order of its creation.
 
@@ -102,7 +118,7 @@ def topology_parts(
         BrokerUnavailable: the connection was lost.
     """
     parts = []
-    for queue in (dead_letter_queue, purchase_queue):
+    for queue in (dead_letter_queue, *purchase_queues):
         refused = _declaration_refusal(connection, queue, passive=True)
         if refused is not None and refused.reply_code != _NOT_FOUND:
             raise BrokerMisconfigured(_unusable(queue, refused))
@@ -113,22 +129,19 @@ def topology_parts(
     return parts
 
 
-def require_topology(
-    connection: pika.BlockingConnection, *, purchase_queue: str, dead_letter_queue: str
-) -> None:
-    """Check that both queues exist, and create nothing.
+def require_queue(connection: pika.BlockingConnection, queue: str) -> None:
+    """Check that a queue exists, and create nothing.
 
     For everything but a start: a queue deleted while a worker runs had messages in it, and a new
     empty one would hide that.
 
     Raises:
-        BrokerMisconfigured: naming the queue that is missing or not to be used.
+        BrokerMisconfigured: it is missing or not to be used.
         BrokerUnavailable: the connection was lost.
     """
-    for queue in (purchase_queue, dead_letter_queue):
-        refused = _declaration_refusal(connection, queue, passive=True)
-        if refused is not None:
-            raise BrokerMisconfigured(_unusable(queue, refused))
+    refused = _declaration_refusal(connection, queue, passive=True)
+    if refused is not None:
+        raise BrokerMisconfigured(_unusable(queue, refused))
 
 
 class Depth(NamedTuple):
@@ -180,23 +193,6 @@ def refusal(
             return refused
         channel.close()
     return None
-
-
-def _declare(
-    connection: pika.BlockingConnection, queue: str, arguments: Mapping[str, Any]
-) -> str | None:
-    refused = _declaration_refusal(connection, queue, arguments=arguments)
-    if refused is None:
-        return None
-    missing = _declaration_refusal(connection, queue, passive=True)
-    if missing is not None:
-        raise BrokerMisconfigured(
-            f"queue {queue!r} could not be declared, RabbitMQ says: {refused.reply_text};"
-            f" {_unusable(queue, missing)}"
-        ) from refused
-    if refused.reply_code == _REFUSED:
-        return None
-    return f"queue {queue!r} is used as it is, RabbitMQ says: {refused.reply_text}"
 
 
 def _declaration_refusal(

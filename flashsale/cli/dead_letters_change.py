@@ -131,12 +131,13 @@ def retry(
         def run(
             queue: HeldQueue, outcome: Outcome, show: Callable[[int], None], stop: threading.Event
         ) -> None:
-            if not queue.depth(settings.purchase_queue).consumers:
-                click.echo(
-                    f"note: no worker consumes {settings.purchase_queue!r}, so nobody tells whether"
-                    " events fail again",
-                    err=True,
-                )
+            for target in settings.purchase_queues:
+                if not queue.depth(target).consumers:
+                    click.echo(
+                        f"note: no worker consumes {target!r}, so nobody tells whether events fail"
+                        " again",
+                        err=True,
+                    )
             running.replay(
                 queue,
                 records,

@@ -67,6 +67,13 @@ _STRAYS = {
     show_default=True,
     help="Dramatiq's worker threads.",
 )
+@click.option(
+    "--queues",
+    type=click.IntRange(1, 64),
+    default=1,
+    show_default=True,
+    help="Spread the events over so many queues.",
+)
 @click.option("--database", "given", type=DatabaseUrl(), help="Instead of a temporary SQLite file.")
 @click.option("--json", "as_json", is_flag=True, help="Write the account to stdout as JSON.")
 @click.option("-v", "--verbose", is_flag=True, help="Show the worker's log lines.")
@@ -76,6 +83,7 @@ def demo(
     bad_share: float,
     seed: int,
     threads: int,
+    queues: int,
     given: DatabaseAddress | None,
     as_json: bool,
     verbose: bool,
@@ -96,11 +104,14 @@ def demo(
       flashsale demo
       flashsale demo --events 1000000 --seed 7
       flashsale demo --bad-share 0.5 --repeat-share 0.3
+      flashsale demo --queues 3
       flashsale demo --database postgresql://flashsale:…@localhost:5432/flashsale
       flashsale demo --json | jq .accounted_for
     """
     mix = Mix(events=events, repeat_share=repeat_share, bad_share=bad_share, seed=seed)
     own = {name: value for name, value in os.environ.items() if name.startswith("FLASHSALE_")}
+    if queues > 1:
+        own["PURCHASE_QUEUE"] = ",".join(f"purchase-{number}" for number in range(queues))
     settings = Settings.from_env(own)
 
     with ExitStack() as stack:

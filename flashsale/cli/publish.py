@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
@@ -52,7 +53,9 @@ _LONGEST_CATCH_UP_SECONDS = 1.0
 )
 @click.option("--rate", type=click.FloatRange(0.01), help="Most events a second.")
 @click.option("--unchecked", is_flag=True, help="Send the file's lines as they are.")
-@click.option("--queue", metavar="NAME", help="Instead of PURCHASE_QUEUE.")
+@click.option(
+    "--queue", metavar="NAME", help="Instead of PURCHASE_QUEUE; several are separated by commas."
+)
 @click.option("--json", "as_json", is_flag=True, help="Write the summary to stdout as JSON.")
 def publish(
     file: str | None,
@@ -69,7 +72,8 @@ def publish(
 
     FILE holds one JSON event a line; - is standard input, which may be endless. A line that the
     worker would refuse is named and left out, and the exit code is 5. After a failure the same
-    events can be published again: a second copy makes no second order.
+    events can be published again: a second copy makes no second order. Over several queues they
+    are spread by shopper.
 
     \b
     Examples:
@@ -78,9 +82,10 @@ def publish(
       flashsale publish events.jsonl --json
       tail -f events.jsonl | flashsale publish -
       flashsale publish hostile.jsonl --unchecked --queue purchase_test
+      flashsale publish events.jsonl --queue purchase-0,purchase-1,purchase-2
     """
     refusals = Refusals()
-    settings = Settings.from_env({**os.environ, "PURCHASE_QUEUE": queue} if queue else None)
+    settings = _settings(queue)
     max_bytes = None if unchecked else settings.max_event_bytes
     if file is not None:
         if sale is not None or count is not None:
@@ -113,6 +118,17 @@ def publish(
         # Also where an error passes by: what is confirmed, is.
         _report(publisher.confirmed, refusals.count, time.monotonic() - started, as_json)
     return code or (exits.PARTIAL if refusals.count else exits.OK)
+
+
+def _settings(queues: str | None) -> Settings:
+    settings = Settings.from_env()
+    if queues is None:
+        return settings
+    given = Settings.from_env({**os.environ, "PURCHASE_QUEUE": queues})
+    if set(given.purchase_queues) <= set(settings.purchase_queues):
+        # Of the worker's own queues, whose dead letters go where its first one says.
+        return replace(given, dead_letter_queue=settings.dead_letter_queue)
+    return given
 
 
 def made_up(sale: str, count: int, *, user_prefix: str, repeat_share: float) -> Iterator[bytes]:

@@ -19,7 +19,8 @@ def status(as_json: bool) -> int:
     """Show the queues, the dead letters by reason, the orders per second, and each process here.
 
     RabbitMQ, the database and the workers' own files are asked side by side. One that is away is
-    told in its place, and ends the command with exit code 3 (RabbitMQ) or 4 (the database).
+    told in its place, and ends the command with exit code 3 (RabbitMQ) or 4 (the database). So does
+    a queue that is missing where PURCHASE_QUEUE lists several.
 
     No purchase is touched. Of the dead letters, up to 1,000 are taken and given back at once, to
     read their reasons.
@@ -42,4 +43,4 @@ def _code(status: Status) -> int:
     for error in (status.broker_error, status.database_error):
         if error is not None:
             return exits.code_for(error)
-    return exits.OK
+    return exits.BROKER if status.broker and status.broker.missing else exits.OK

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
+from itertools import starmap
 from typing import NamedTuple
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from flashsale.brokers.topology import Depth
 from flashsale.errors import FlashsaleError
 from flashsale.status import Status
 from flashsale.status.broker import BrokerStatus
@@ -94,21 +96,34 @@ def _queue_lines(status: Status) -> Iterator[Line]:
         return
     purchases, letters = status.broker.purchases, status.broker.dead_letters
     oldest = status.oldest_seconds_at_most
+    queues = status.broker.queues
+    where = f"{len(queues)} queues" if len(queues) > 1 else ", ".join(queues)
+    each = " each at least" if len(queues) > 1 else ""
     details = Text.assemble(
-        f"wait in {status.purchase_queue}, ",
-        (f"{purchases.consumers:,} consumers", "" if purchases.consumers else _BAD),
+        f"wait in {where}, ",
+        (f"{purchases.consumers:,} consumers{each}", "" if purchases.consumers else _BAD),
         f", {status.workers.in_flight:,} in flight here",
     )
     if purchases.ready:
         age = _UNKNOWN if oldest is None else f"{duration(oldest)} at most"
         details.append(f", oldest: {age}")
     yield Line("purchases", purchases.ready, Text(f"{purchases.ready:,}"), details)
+    if len(queues) > 1:
+        yield from starmap(_queue_line, queues.items())
     yield Line(
         "dead letters",
         letters.ready,
         Text(f"{letters.ready:,}", _BAD if letters.ready else _GOOD),
         Text(f"in {status.dead_letter_queue}{_reasons(status.broker)}"),
     )
+
+
+def _queue_line(queue: str, depth: Depth | None) -> Line:
+    if depth is None:
+        why = Text("does not exist, or is not to be used: see `flashsale doctor`", _BAD)
+        return Line(f"  {queue}", None, Text(_UNKNOWN, _BAD), why)
+    consumers = Text(f"{depth.consumers:,} consumers", "" if depth.consumers else _BAD)
+    return Line(f"  {queue}", depth.ready, Text(f"{depth.ready:,}"), consumers)
 
 
 def _reasons(broker: BrokerStatus) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import click
 
@@ -23,9 +24,9 @@ from flashsale.settings import Settings
 def topology(show_status: bool, as_json: bool) -> int:
     """Create what the worker needs in the RabbitMQ of RABBITMQ_URL, where it is missing.
 
-    That is PURCHASE_QUEUE and DEAD_LETTER_QUEUE, as the API declares them, and an exchange of the
-    latter's name that leads to it. Nothing that exists is changed, so it may run any number of
-    times. A worker may create these by itself; this is for one whose user may not.
+    That is each of PURCHASE_QUEUE and the DEAD_LETTER_QUEUE, as the API declares them, and an
+    exchange of the latter's name that leads to it. Nothing that exists is changed, so it may run
+    any number of times. A worker may create these by itself; this is for one whose user may not.
 
     \b
     Examples:
@@ -34,8 +35,8 @@ def topology(show_status: bool, as_json: bool) -> int:
       PURCHASE_QUEUE_TYPE=quorum flashsale topology --json
     """
     settings = Settings.from_env()
-    names = {
-        "purchase_queue": settings.purchase_queue,
+    names: dict[str, Any] = {
+        "purchase_queues": settings.purchase_queues,
         "dead_letter_queue": settings.dead_letter_queue,
     }
     notices: list[str] = []

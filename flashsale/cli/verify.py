@@ -107,8 +107,10 @@ def _left_in_queues(settings: Settings) -> tuple[int, int]:
     connection = open_blocking(settings.broker_urls, "flashsale verify")
     try:
         with answers_within(connection, _ANSWER_SECONDS):
-            queued, dead = depths(connection, (settings.purchase_queue, settings.dead_letter_queue))
-        return queued.ready, dead.ready
+            *queued, dead = depths(
+                connection, (*settings.purchase_queues, settings.dead_letter_queue)
+            )
+        return sum(depth.ready for depth in queued), dead.ready
     finally:
         disconnect(connection, _ANSWER_SECONDS)
 

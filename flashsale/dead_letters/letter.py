@@ -43,6 +43,7 @@ class DeadLetter:
         first_seen, last_seen: When the event came and when it became a letter, or None.
         attempts: How often the worker tried it, this one or the one before it, or None.
         refusal: Why the worker would refuse this body again, or None where it would take it.
+        queue: Where it came from, by the worker or RabbitMQ, unchecked; None where nothing says it.
         deliveries: How often RabbitMQ has counted a delivery; quorum queues alone count.
         headers: All headers as they are.
         body: Byte for byte.
@@ -58,6 +59,7 @@ class DeadLetter:
     last_seen: datetime | None
     attempts: int | None
     refusal: str | None
+    queue: str | None
     deliveries: int
     headers: Mapping[str, Any]
     body: bytes
@@ -89,6 +91,7 @@ class DeadLetter:
             last_seen=_time(_ours(headers, "last-seen")) or died_at or _time(properties.timestamp),
             attempts=_attempts(headers),
             refusal=refusal,
+            queue=_queue(headers, death),
             deliveries=deliveries if isinstance(deliveries, int) else 0,
             headers=headers,
             body=body,
@@ -150,6 +153,13 @@ def _reason(headers: Mapping[str, Any], death: Mapping[str, Any]) -> str:
     if reason := _matching(_WORD, death.get("reason")):
         return f"broker_{reason}"
     return UNKNOWN
+
+
+def _queue(headers: Mapping[str, Any], death: Mapping[str, Any]) -> str | None:
+    for queue in (_ours(headers, "queue"), death.get("queue")):
+        if isinstance(queue, str):
+            return queue
+    return None
 
 
 def _time(value: Any) -> datetime | None:

@@ -16,6 +16,7 @@ from flashsale.dead_letters.letter import DeadLetter
 from flashsale.dead_letters.records import Plan, Records
 from flashsale.dead_letters.watching import Watch, stages
 from flashsale.errors import PublishUnconfirmed
+from flashsale.spreading import queue_for
 
 _WINDOW = 200
 _WINDOW_BYTES = 16_777_216
@@ -131,6 +132,16 @@ def window_for(largest_bytes: int, rate: float) -> int:
     return max(1, min(_WINDOW, _WINDOW_BYTES // max(1, largest_bytes), in_time))
 
 
+def home_of(letter: DeadLetter, queues: Sequence[str]) -> str:
+    """The queue that a letter goes back to: where it came from.
+
+    One of no known origin, or from a queue that is not among these any more, goes where its event
+    would be published now. Anybody may have written what it says: it can only choose among these.
+    """
+    origin = [queue for queue in queues if queue == letter.queue]
+    return origin[0] if origin else queue_for(letter.body, queues)
+
+
 @dataclass
 class Replay:
     """One run over one plan. What it is killed in the middle of is done by the next run of it.
@@ -146,7 +157,7 @@ class Replay:
     records: Records
     plan: Plan
     caps: Caps
-    target: str
+    targets: Sequence[str]
     edit: Edit
     outcome: Outcome
     max_event_bytes: int
@@ -168,7 +179,7 @@ class Replay:
         )
         self._watch = Watch(
             self.queue,
-            self.target,
+            self.targets,
             planned=self.plan.letters,
             settle_seconds=self.caps.settle_seconds,
             max_event_bytes=self.max_event_bytes,
@@ -205,10 +216,11 @@ class Replay:
 
     def _send(self, letters: Sequence[tuple[int, DeadLetter]]) -> None:
         bodies = [self.edit.apply(letter.body) for _, letter in letters]
+        homes = [home_of(letter, self.targets) for _, letter in letters]
         # Before they leave: a crash may count one too many, and never one too few.
         self.records.count_replays(self._watch.expect(bodies))
         try:
-            self.publisher.publish(Outgoing(self.target, body) for body in bodies)
+            self.publisher.publish(map(Outgoing, homes, bodies))
         except PublishUnconfirmed as error:
             self._done([each for at, each in enumerate(letters) if error.is_confirmed(at)])
             raise

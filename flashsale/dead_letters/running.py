@@ -40,7 +40,7 @@ def replay(
     on_stage: Callable[[int, int], None],
     stop: threading.Event,
 ) -> None:
-    """Replay a plan into the purchase queue; `outcome` tells at any time how far it is.
+    """Replay a plan into the purchase queues; `outcome` tells at any time how far it is.
 
     Raises:
         BrokerError: RabbitMQ failed; what was not confirmed is in the dead letters still.
@@ -54,7 +54,7 @@ def replay(
             records=records,
             plan=plan,
             caps=caps,
-            target=settings.purchase_queue,
+            targets=settings.purchase_queues,
             edit=edit,
             outcome=outcome,
             max_event_bytes=settings.max_event_bytes,

@@ -35,7 +35,7 @@ class Watch:
     def __init__(
         self,
         queue: HeldQueue,
-        target: str,
+        targets: Sequence[str],
         *,
         planned: Counter[str],
         settle_seconds: float,
@@ -45,15 +45,14 @@ class Watch:
         self.acknowledged = 0
         self.failed_again = 0
         self._queue = queue
-        self._target = target
         self._planned = planned
         self._settle_seconds = settle_seconds
         self._max_event_bytes = max_event_bytes
         self._stop = stop
         self._sent: set[bytes] = set()
         self._depth_at_start = queue.depth().ready
-        #: Whether anybody consumed the queue of the events when the replay began.
-        self.has_worker = queue.depth(target).consumers > 0
+        # Those queues of the events that somebody consumed when the replay began.
+        self._watched = [target for target in targets if queue.depth(target).consumers]
         self._grown = 0
 
     def expect(self, bodies: Sequence[bytes]) -> list[str]:
@@ -79,19 +78,17 @@ class Watch:
 
     def _wait_for_the_worker(self) -> str | None:
         deadline = time.monotonic() + _PATIENCE_SECONDS
-        while not self._stop.is_set():
-            depth = self._queue.depth(self._target)
-            if not self.has_worker:
-                return None  # nobody takes them; the queue keeps them
-            if depth.ready == 0:
-                self._pause(self._settle_seconds)
-                return None
-            if time.monotonic() > deadline:
-                return (
-                    f"the worker has not taken what is in queue {self._target!r} within"
-                    f" {_PATIENCE_SECONDS:g} s"
-                )
-            self._queue.wait(_POLL_SECONDS)
+        # What nobody takes, its queue keeps.
+        for target in self._watched:
+            while not self._stop.is_set() and self._queue.depth(target).ready:
+                if time.monotonic() > deadline:
+                    return (
+                        f"the worker has not taken what is in queue {target!r} within"
+                        f" {_PATIENCE_SECONDS:g} s"
+                    )
+                self._queue.wait(_POLL_SECONDS)
+        if self._watched:
+            self._pause(self._settle_seconds)
         return None
 
     def _pause(self, seconds: float) -> None:

@@ -97,16 +97,8 @@ def _permissions(connection: pika.BlockingConnection, settings: Settings) -> Ite
 
     RabbitMQ looks at the permission first, so no message is taken and none is sent.
     """
-    queue = settings.purchase_queue
-    if refusal(connection, lambda channel: channel.queue_declare(queue, passive=True)) is None:
-
-        def consume(channel: BlockingChannel) -> None:
-            channel.basic_qos(prefetch_count=1)
-            channel.basic_consume(queue, lambda *_: None, arguments={"x-priority": "none"})
-
-        yield _permission(
-            refusal(connection, consume), f"read from {queue!r}", f"its read pattern match {queue}"
-        )
+    for queue in settings.purchase_queues:
+        yield from _reading(connection, queue)
     letters = settings.dead_letter_queue
     exchange = letters if exchange_exists(connection, letters) else DEFAULT_EXCHANGE
 
@@ -121,6 +113,18 @@ def _permissions(connection: pika.BlockingConnection, settings: Settings) -> Ite
         f"write to the {'default exchange' if not exchange else f'exchange {exchange!r}'}",
         f"its write pattern match {exchange or 'amq.default'}",
     )
+
+
+def _reading(connection: pika.BlockingConnection, queue: str) -> Iterator[Finding]:
+    if refusal(connection, lambda channel: channel.queue_declare(queue, passive=True)) is None:
+
+        def consume(channel: BlockingChannel) -> None:
+            channel.basic_qos(prefetch_count=1)
+            channel.basic_consume(queue, lambda *_: None, arguments={"x-priority": "none"})
+
+        yield _permission(
+            refusal(connection, consume), f"read from {queue!r}", f"its read pattern match {queue}"
+        )
 
 
 def _permission(refused: ChannelClosedByBroker | None, what: str, grant: str) -> Finding:

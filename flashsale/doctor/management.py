@@ -28,8 +28,8 @@ class _NotTold(Exception):
 def examine_policies(
     node: pika.URLParameters, management: tuple[str, int] | None, settings: Settings
 ) -> Iterator[Finding]:
-    """Whether a policy makes either queue lose messages."""
-    for queue in (settings.purchase_queue, settings.dead_letter_queue):
+    """Whether a policy makes any of the queues lose messages."""
+    for queue in (*settings.purchase_queues, settings.dead_letter_queue):
         try:
             found = _ask(
                 node, management, f"/api/queues/{_quoted(node.virtual_host)}/{_quoted(queue)}"

@@ -36,11 +36,12 @@ _API_NAMES = {"purchase": "purchase_queue", "purchase.XQ": "purchase_dlq"}
 
 
 def examine_queues(connection: pika.BlockingConnection, settings: Settings) -> Iterator[Finding]:
-    """Whether both are there, and as the contract with the API wants them."""
+    """Whether all are there, and as the contract with the API wants them."""
     letters = settings.dead_letter_queue
     contract = purchase_queue_arguments(letters, settings.purchase_queue_type)
     yield from _examine(connection, "dead-letter-queue", letters, {})
-    yield from _examine(connection, "purchase-queue", settings.purchase_queue, contract)
+    for queue in settings.purchase_queues:
+        yield from _examine(connection, "purchase-queue", queue, contract)
 
 
 def losses(check: str, queue: str, arguments: Mapping[str, Any], source: str) -> Iterator[Finding]:

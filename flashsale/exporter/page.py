@@ -161,14 +161,33 @@ class MetricsPage(Collector):
         )
         if not levels:
             return
-        yield _by_label(
-            GaugeMetricFamily("flashsale_queue_messages", "Ready messages", labels=["queue"]),
-            {queue: level.ready for queue, level in levels.items()},
-        )
-        yield _by_label(
-            GaugeMetricFamily("flashsale_queue_consumers", "Consumers", labels=["queue"]),
-            {queue: level.consumers for queue, level in levels.items()},
-        )
+        purchases = {
+            queue: levels[queue] for queue in self._queues.purchase_queues if queue in levels
+        }
+        ready, consumers = dict[str, float](), dict[str, float]()
+        if purchases:
+            ready["purchase"] = sum(level.ready for level in purchases.values())
+            consumers["purchase"] = min(level.consumers for level in purchases.values())
+        if letters := levels.get(self._queues.dead_letter_queue):
+            ready["dead_letter"], consumers["dead_letter"] = letters
+        for name, meaning, values in (
+            ("flashsale_queue_messages", "Ready messages, of all purchase queues", ready),
+            ("flashsale_queue_consumers", "Consumers, of the one with fewest", consumers),
+        ):
+            yield _by_label(GaugeMetricFamily(name, meaning, labels=["queue"]), values)
+        for name, meaning, values in (
+            (
+                "flashsale_purchase_queue_messages",
+                "Ready messages of each purchase queue",
+                {queue: float(level.ready) for queue, level in purchases.items()},
+            ),
+            (
+                "flashsale_purchase_queue_consumers",
+                "Consumers of each purchase queue",
+                {queue: float(level.consumers) for queue, level in purchases.items()},
+            ),
+        ):
+            yield _by_label(GaugeMetricFamily(name, meaning, labels=["name"]), values)
 
 
 def _conservation(reports: Sequence[Report], alive: Sequence[Report]) -> Iterator[Metric]:

@@ -27,7 +27,7 @@ class Level(NamedTuple):
 
 
 class QueueWatch:
-    """Keeps `levels` up to date: those of ``purchase`` and ``dead_letter``, by these names.
+    """Keeps `levels` up to date, by the queues' names.
 
     A queue that is missing, or may not be looked at, is left out. None while RabbitMQ cannot be
     asked. It declares nothing.
@@ -35,10 +35,8 @@ class QueueWatch:
 
     def __init__(self, settings: Settings) -> None:
         self._urls = settings.broker_urls
-        self._queues = {
-            "purchase": settings.purchase_queue,
-            "dead_letter": settings.dead_letter_queue,
-        }
+        self.purchase_queues = settings.purchase_queues
+        self.dead_letter_queue = settings.dead_letter_queue
         self.levels: Mapping[str, Level] | None = None
         self._connection: pika.BlockingConnection | None = None
         self._stopping = threading.Event()
@@ -79,12 +77,12 @@ class QueueWatch:
 
     def _ask(self, connection: pika.BlockingConnection) -> dict[str, Level]:
         levels = {}
-        for role, queue in self._queues.items():
+        for queue in (*self.purchase_queues, self.dead_letter_queue):
             channel = connection.channel()  # a refused question closes its channel
             try:
                 found = channel.queue_declare(queue, passive=True).method
             except ChannelClosedByBroker:
                 continue
-            levels[role] = Level(found.message_count, found.consumer_count)
+            levels[queue] = Level(found.message_count, found.consumer_count)
             channel.close()
         return levels

@@ -30,7 +30,6 @@ class Status:
     """One moment. Of RabbitMQ and the database there is either what they say or their error."""
 
     at: datetime
-    purchase_queue: str
     dead_letter_queue: str
     workers: WorkersStatus
     broker: BrokerStatus | None = None
@@ -43,13 +42,14 @@ class Status:
         """The age of the oldest purchase in the queue is not more; None where that is not known.
 
         RabbitMQ hands them out in their order, so all that wait were made after the one that a
-        worker here has had last. Redelivered ones may be older.
+        worker here has had last. Redelivered ones may be older. Of several queues each has an order
+        of its own, and which of them that one came from is not known.
         """
-        if self.broker is None:
+        if self.broker is None or self.broker.missing:
             return None
         if not self.broker.purchases.ready:
             return 0.0
-        if self.workers.last_event_at is None:
+        if self.workers.last_event_at is None or len(self.broker.queues) > 1:
             return None
         return max(0.0, self.at.timestamp() - self.workers.last_event_at)
 
@@ -75,7 +75,13 @@ class Status:
             return {"error": str(self.broker_error)}
         reasons = self.broker.reasons
         return {
-            "purchases": {"queue": self.purchase_queue, **self.broker.purchases._asdict()},
+            "purchases": {
+                "queue": ",".join(self.broker.queues),
+                **self.broker.purchases._asdict(),
+                "queues": {
+                    queue: depth and depth._asdict() for queue, depth in self.broker.queues.items()
+                },
+            },
             "dead_letters": {
                 "queue": self.dead_letter_queue,
                 **self.broker.dead_letters._asdict(),
@@ -112,7 +118,6 @@ class StatusWatch:
         database_status, database_error = database.result()
         return Status(
             datetime.now(UTC),
-            self._settings.purchase_queue,
             self._settings.dead_letter_queue,
             look_at_workers(self._settings.state_folder),
             broker_status,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pika
@@ -37,11 +37,24 @@ class LetterReasons:
 
 @dataclass(frozen=True)
 class BrokerStatus:
-    """Both queues: messages that no consumer holds, and consumers."""
+    """All queues: messages that no consumer holds, and consumers."""
 
-    purchases: Depth
+    #: Each purchase queue by its name; None for one that is missing, or not to be used.
+    queues: Mapping[str, Depth | None]
     dead_letters: Depth
     reasons: LetterReasons
+
+    @property
+    def purchases(self) -> Depth:
+        """The messages of all purchase queues, and the consumers of the one that has fewest."""
+        there = [depth for depth in self.queues.values() if depth is not None]
+        # A worker consumes each of them, so more elsewhere make up for none here in no way.
+        fewest = min(depth.consumers if depth else 0 for depth in self.queues.values())
+        return Depth(sum(depth.ready for depth in there), fewest)
+
+    @property
+    def missing(self) -> list[str]:
+        return [queue for queue, depth in self.queues.items() if depth is None]
 
 
 class BrokerWatch:
@@ -58,16 +71,16 @@ class BrokerWatch:
         """Ask now; every node that is silent costs five seconds.
 
         Raises:
-            BrokerError: RabbitMQ cannot be asked, or a queue is missing.
+            BrokerError: RabbitMQ cannot be asked; the dead-letter queue, or each of the others, is
+                missing.
         """
         settings = self._settings
         try:
             if self._connection is None:
                 self._connection = open_blocking(settings.broker_urls, _NAME)
             with answers_within(self._connection, _ANSWER_SECONDS):
-                purchases, dead_letters = depths(
-                    self._connection, (settings.purchase_queue, settings.dead_letter_queue)
-                )
+                queues = _purchases(self._connection, settings.purchase_queues)
+                (dead_letters,) = depths(self._connection, (settings.dead_letter_queue,))
         except BrokerMisconfigured:
             raise
         except BrokerUnavailable:
@@ -78,7 +91,7 @@ class BrokerWatch:
             self._connection = None
             raise BrokerUnavailable("the connection to RabbitMQ was lost; ask again") from error
         self._look_at_letters(dead_letters.ready)
-        return BrokerStatus(purchases, dead_letters, self._reasons)
+        return BrokerStatus(queues, dead_letters, self._reasons)
 
     def close(self) -> None:
         """Disconnect. Never raises."""
@@ -114,3 +127,18 @@ class BrokerWatch:
         except (BrokerError, QueueIsQuorum) as error:
             return LetterReasons(problem=str(error))
         return LetterReasons(counts, counts.total())
+
+
+def _purchases(
+    connection: pika.BlockingConnection, queues: Sequence[str]
+) -> dict[str, Depth | None]:
+    """Each queue's depth; where one of several is missing, the others are told all the same."""
+    found: dict[str, Depth | None] = {}
+    for queue in queues:
+        try:
+            (found[queue],) = depths(connection, (queue,))
+        except BrokerMisconfigured:
+            if queue == queues[-1] and not any(found.values()):
+                raise
+            found[queue] = None
+    return found

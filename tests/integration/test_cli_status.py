@@ -108,7 +108,9 @@ def test_every_source_is_told(
     code, found = look()
 
     assert code == exits.OK
-    assert found["broker"]["purchases"] == {"queue": box.purchases, "ready": 2, "consumers": 0}
+    depth = {"ready": 2, "consumers": 0}
+    purchases = {"queue": box.purchases, **depth, "queues": {box.purchases: depth}}
+    assert found["broker"]["purchases"] == purchases
     letters = found["broker"]["dead_letters"]
     assert (letters["ready"], letters["reasons"]) == (3, {"unknown_sale": 2, "json": 1})
     assert found["database"]["orders_per_second"] == 1 / 5

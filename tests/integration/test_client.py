@@ -21,7 +21,11 @@ SALE = "0b0e4c8a-6f1d-4b7e-9a53-2f6f0c1d8e11"
 
 @pytest.fixture
 def settings(rabbitmq_url: str, queue_names: QueueNames) -> Settings:
-    return Settings(broker_urls=(rabbitmq_url,), **queue_names._asdict())
+    return Settings(
+        broker_urls=(rabbitmq_url,),
+        purchase_queues=(queue_names.purchase_queue,),
+        dead_letter_queue=queue_names.dead_letter_queue,
+    )
 
 
 def shoppers_in(server: PrivateRabbitMQ, queue: str) -> list[str]:
@@ -38,7 +42,7 @@ def test_one_purchase_is_in_the_queue_as_the_api_would_send_it(
     publish_purchase(SALE, "zoë", settings=settings)
 
     connection = rabbitmq_server.connect()
-    body = connection.channel().basic_get(settings.purchase_queue, auto_ack=True)[2]
+    body = connection.channel().basic_get(settings.purchase_queues[0], auto_ack=True)[2]
     connection.close()
     event = json.loads(body)
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", event.pop("timestamp"))
@@ -81,7 +85,7 @@ def test_many_purchases_share_a_publisher(
 
     assert count == 2_000
     assert publisher.confirmed == 2_001
-    shoppers = shoppers_in(rabbitmq_server, settings.purchase_queue)
+    shoppers = shoppers_in(rabbitmq_server, settings.purchase_queues[0])
     assert shoppers == ["first", *(f"user-{n}" for n in range(2_000))]
 
 
@@ -94,14 +98,14 @@ def test_the_events_before_a_refused_one_are_published(
         publisher.publish_many(purchases)
 
     assert publisher.confirmed == 1
-    assert shoppers_in(rabbitmq_server, settings.purchase_queue) == ["good"]
+    assert shoppers_in(rabbitmq_server, settings.purchase_queues[0]) == ["good"]
 
 
 def test_a_queue_that_is_not_as_declared_is_used_and_told(
     rabbitmq_server: PrivateRabbitMQ, settings: Settings
 ) -> None:
     connection = rabbitmq_server.connect()
-    connection.channel().queue_declare(settings.purchase_queue, durable=True)
+    connection.channel().queue_declare(settings.purchase_queues[0], durable=True)
     connection.close()
 
     with PurchasePublisher(settings=settings) as publisher:

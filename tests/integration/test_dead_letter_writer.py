@@ -73,7 +73,6 @@ def writer(publisher: CountingPublisher, queue_names: QueueNames) -> Iterator[De
     writer = DeadLetterWriter(
         publisher,
         dead_letter_queue=queue_names.dead_letter_queue,
-        source_queue=queue_names.purchase_queue,
     )
     yield writer
     writer.close(0)

@@ -31,7 +31,7 @@ _MATCHER = re.compile(r'(\w+)=~?"([^"$]+)"')
 
 def rendered() -> str:
     queues = QueueWatch(Settings())
-    queues.levels = {"purchase": Level(0, 3), "dead_letter": Level(0, 0)}
+    queues.levels = {"purchase": Level(0, 3), "purchase.XQ": Level(0, 0)}
     return MetricsPage(lambda: [report()], queues).render().body.decode()
 
 
@@ -111,6 +111,7 @@ def test_every_metric_but_the_housekeeping_is_on_the_dashboard() -> None:
         "flashsale_broker_up",
         "flashsale_deliveries_total",
         "flashsale_last_commit_timestamp_seconds",
+        "flashsale_purchase_queue_consumers",
         "flashsale_queue_consumers",
     }
 

@@ -12,7 +12,13 @@ from tests.support.rabbitmq import PrivateRabbitMQ
 
 
 def watch(urls: Sequence[str], names: QueueNames) -> QueueWatch:
-    return QueueWatch(Settings(broker_urls=tuple(urls), **names._asdict()))
+    return QueueWatch(
+        Settings(
+            broker_urls=tuple(urls),
+            purchase_queues=(names.purchase_queue, "missing"),
+            dead_letter_queue=names.dead_letter_queue,
+        )
+    )
 
 
 def test_a_queue_that_is_missing_is_left_out_and_not_made(
@@ -28,7 +34,7 @@ def test_a_queue_that_is_missing_is_left_out_and_not_made(
     try:
         for _ in range(2):
             watched.look()
-            assert watched.levels == {"purchase": Level(ready=1, consumers=0)}
+            assert watched.levels == {queue_names.purchase_queue: Level(ready=1, consumers=0)}
     finally:
         watched.close()
 

@@ -11,6 +11,7 @@ import pytest
 import flashsale.brokers.rabbitmq
 from flashsale.batching import Channel, ChannelLost
 from flashsale.brokers.rabbitmq import PurchaseBroker, RabbitmqTransport
+from flashsale.brokers.worker_queues import WorkerQueues
 from flashsale.errors import SettingsError
 from flashsale.settings import Settings
 from tests.conftest import QueueNames
@@ -171,8 +172,12 @@ def test_each_attempt_is_for_one_node_and_a_failed_one_makes_room_for_the_next(
     """However many nodes are silent, an attempt lasts no longer than for one of them."""
     first, second = free_port(), free_port()
     urls = [f"amqp://guest:guest@127.0.0.1:{port}" for port in (first, second)]
-    settings = Settings(broker_urls=(*urls, rabbitmq_server.url()))
-    transport = RabbitmqTransport(settings, queue_names.purchase_queue, lambda *_: None)
+    settings = Settings(
+        broker_urls=(*urls, rabbitmq_server.url()),
+        purchase_queues=(queue_names.purchase_queue,),
+        dead_letter_queue=queue_names.dead_letter_queue,
+    )
+    transport = RabbitmqTransport(settings, WorkerQueues(settings))
 
     for port in (first, second):
         with pytest.raises(ChannelLost, match=f"at 127.0.0.1:{port} .Connection refused.;"):

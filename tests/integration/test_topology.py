@@ -12,7 +12,7 @@ from flashsale.brokers.topology import (
     DEFAULT_EXCHANGE,
     ensure_dead_letter_exchange,
     ensure_topology,
-    require_topology,
+    require_queue,
 )
 from flashsale.errors import BrokerMisconfigured, BrokerUnavailable
 from tests.conftest import QueueNames
@@ -44,11 +44,21 @@ def limited(limited_url: str) -> Iterator[pika.BlockingConnection]:
     connection.close()
 
 
+def require_all(connection: pika.BlockingConnection, names: QueueNames) -> None:
+    for name in names:
+        require_queue(connection, name)
+
+
 def ensure(
     connection: pika.BlockingConnection, names: QueueNames, *, quorum: bool = False
 ) -> list[str]:
     queue_type = "quorum" if quorum else "classic"
-    return ensure_topology(connection, **names._asdict(), queue_type=queue_type)
+    return ensure_topology(
+        connection,
+        purchase_queues=(names.purchase_queue,),
+        dead_letter_queue=names.dead_letter_queue,
+        queue_type=queue_type,
+    )
 
 
 @pytest.mark.parametrize("first", ["api", "worker"])
@@ -113,7 +123,7 @@ def test_queues_with_other_arguments_are_used_and_each_one_is_told(
     assert purchase_queue in notices[1]
     assert "'x-dead-letter-routing-key'" in notices[1]
     assert "'purchase_dlq'" in notices[1]
-    require_topology(connection, **queue_names._asdict())
+    require_all(connection, queue_names)
 
 
 def test_a_user_who_may_not_declare_uses_what_is_there_without_a_notice(
@@ -128,7 +138,7 @@ def test_a_user_who_may_not_declare_uses_what_is_there_without_a_notice(
 
     assert ensure(limited, queue_names) == []
     assert ensure_dead_letter_exchange(limited, dead_letter_queue) == (dead_letter_queue, None)
-    require_topology(limited, **queue_names._asdict())
+    require_all(limited, queue_names)
 
 
 def test_a_user_who_may_not_declare_is_told_which_command_creates_a_missing_queue(
@@ -197,7 +207,7 @@ def test_a_deleted_queue_is_named_and_not_created_again(
 
     for _ in range(2):
         with pytest.raises(BrokerMisconfigured, match=f"'{queue_names[0]}' does not exist"):
-            require_topology(connection, **queue_names._asdict())
+            require_all(connection, queue_names)
 
 
 def test_a_lost_connection_is_no_fault_of_the_queues(
@@ -206,4 +216,4 @@ def test_a_lost_connection_is_no_fault_of_the_queues(
     connection.close()
 
     with pytest.raises(BrokerUnavailable, match="was lost"):
-        require_topology(connection, **queue_names._asdict())
+        require_all(connection, queue_names)

@@ -10,6 +10,7 @@ import dramatiq
 from flashsale.brokers.embedded import EmbeddedBroker
 from flashsale.purchases import Purchase
 from flashsale.settings import Settings
+from flashsale.spreading import queue_for
 from flashsale.worker import PurchaseWorker
 
 _DONE_MILLISECONDS = 20_000
@@ -25,16 +26,16 @@ class EmbeddedWorker:
         self.worker = worker
         self.tally = worker.tally
         self.broker: EmbeddedBroker = worker.broker
-        self._queue = worker.settings.purchase_queue
+        self._queues = worker.settings.purchase_queues
 
     def publish(self, events: Iterable[Purchase | bytes]) -> None:
         for event in events:
             body = event.encode() if isinstance(event, Purchase) else event
-            self.broker.publish(self._queue, body)
+            self.broker.publish(queue_for(body, self._queues), body)
 
     def join(self) -> None:
         """Wait until each published event is an order, a duplicate of one, or a dead letter."""
-        self.broker.join(self._queue, timeout=_DONE_MILLISECONDS)
+        self.broker.join(",".join(self._queues), timeout=_DONE_MILLISECONDS)
 
     def dead_letters(self) -> list[tuple[str, bytes]]:
         """Their reasons and bodies."""

@@ -33,7 +33,7 @@ class LetterBox:
         with self.channel() as channel:
             ensure_topology(
                 channel.connection,
-                purchase_queue=self.purchases,
+                purchase_queues=(self.purchases,),
                 dead_letter_queue=self.letters,
                 queue_type="classic",
             )

@@ -26,6 +26,7 @@ def report(tally: Tally | None = None, *, age_seconds: float = 0.0, **other: Any
         "counts": counts_of(tally or Tally()),
         "reasons": (tally or Tally()).reasons,
         "faults": [],
+        "missing_queues": [],
         "histograms": histograms_of(WorkerMetrics()),
     }
     return Report(**fields | other)

@@ -86,7 +86,7 @@ class Shop:
         with self.channel() as channel:
             ensure_topology(
                 channel.connection,
-                purchase_queue=self.purchase_queue,
+                purchase_queues=self.purchase_queue.split(","),
                 dead_letter_queue=self.dead_letter_queue,
                 queue_type="classic",
             )

@@ -16,21 +16,22 @@ PREFETCH = 20
 
 
 class Medium(NamedTuple):
-    """A transport, and the way to put events on its queue."""
+    """A transport, and the way to put events on its queues, the first of them by default."""
 
     transport: Transport
-    publish: Callable[[Sequence[bytes]], None]
+    publish: Callable[..., None]
 
 
-def embedded_medium() -> Medium:
+def embedded_medium(*queues: str) -> Medium:
+    names = ",".join(queues or ("purchase",))
     opened: list[Transport] = []
     broker = EmbeddedBroker(prefetch=PREFETCH, new_consumer=opened.append, middleware=[])
-    broker.declare_queue("purchase")
-    broker.consume("purchase")
+    broker.declare_queue(names)
+    broker.consume(names)
 
-    def publish(bodies: Sequence[bytes]) -> None:
+    def publish(bodies: Sequence[bytes], queue: str = names.split(",")[0]) -> None:
         for body in bodies:
-            broker.publish("purchase", body)
+            broker.publish(queue, body)
 
     return Medium(opened[0], publish)
 
@@ -38,10 +39,13 @@ def embedded_medium() -> Medium:
 def rabbitmq_medium(
     url: str, purchase_queue: str, dead_letter_queue: str, queue_type: QueueType = "classic"
 ) -> Medium:
-    """A medium whose queues exist as soon as a channel of it was opened."""
+    """A medium whose queues exist as soon as a channel of it was opened.
+
+    `purchase_queue` may list several.
+    """
     settings = Settings(
         broker_urls=(url,),
-        purchase_queue=purchase_queue,
+        purchase_queues=tuple(purchase_queue.split(",")),
         dead_letter_queue=dead_letter_queue,
         purchase_queue_type=queue_type,
         prefetch=PREFETCH,
@@ -50,9 +54,9 @@ def rabbitmq_medium(
     broker = PurchaseBroker(settings, new_consumer=opened.append, middleware=[])
     broker.consume(purchase_queue)
 
-    def publish(bodies: Sequence[bytes]) -> None:
+    def publish(bodies: Sequence[bytes], queue: str = settings.purchase_queues[0]) -> None:
         with ConfirmingPublisher([url], "flashsale test") as publisher:
-            publisher.publish(Outgoing(purchase_queue, body) for body in bodies)
+            publisher.publish(Outgoing(queue, body) for body in bodies)
 
     return Medium(opened[0], publish)
 

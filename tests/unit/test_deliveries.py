@@ -21,6 +21,8 @@ from tests.support.properties import UNREADABLE, RawProperties
 
 CHANNEL = 3
 TAG = "ctag3.0123"
+OTHER_TAG = "ctag3.0124"
+QUEUES = {TAG: "purchase", OTHER_TAG: "purchase-2"}
 
 
 class Stack:
@@ -34,7 +36,7 @@ class Stack:
         self.below._set_connection_state(self.below.CONNECTION_OPEN)
         impl = Channel(self.below, CHANNEL, lambda _: None)
         impl._set_state(Channel.OPEN)
-        impl._consumers[TAG] = self._on_delivery
+        impl._consumers = dict.fromkeys(QUEUES, self._on_delivery)
         self.below._channels[CHANNEL] = impl
         self.below._deliver_frame_to_channel = self._on_frame
         # What a Diversion is given as pika's blocking channel.
@@ -47,7 +49,7 @@ class Stack:
         )
 
     def divert(self) -> Diversion:
-        diversion = divert(self.channel, TAG, self.seen.extend)
+        diversion = divert(self.channel, QUEUES, self.seen.extend)
         assert diversion is not None
         return diversion
 
@@ -70,7 +72,8 @@ class Stack:
 
     def _on_delivery(self, _channel: Any, method: Any, properties: Any, body: bytes) -> None:
         persistent = properties.delivery_mode == spec.PERSISTENT_DELIVERY_MODE
-        self.seen.append(Delivery(method.delivery_tag, body, method.redelivered, persistent))
+        queue = QUEUES[method.consumer_tag]
+        self.seen.append(Delivery(method.delivery_tag, body, method.redelivered, persistent, queue))
 
 
 @pytest.fixture
@@ -114,6 +117,7 @@ DELIVERIES = st.builds(
     st.binary(max_size=40) | st.just(b"\x01\x00\x03\xce" * 10),
     redelivered=st.booleans(),
     names=st.tuples(TEXTS, TEXTS),
+    consumer=st.sampled_from(list(QUEUES)),
     properties=st.builds(
         spec.BasicProperties,
         content_type=st.none() | TEXTS,
@@ -164,11 +168,11 @@ def test_whole_deliveries_never_reach_pika_and_end_its_wait(
     stack.divert()
     stack.below._deliver_frame_to_channel = pytest.fail
 
-    stack.feed(delivery(7, b"one") + delivery(8, b"two", redelivered=True))
+    stack.feed(delivery(7, b"one") + delivery(8, b"two", redelivered=True, consumer=OTHER_TAG))
 
     assert stack.seen == [
-        Delivery(7, b"one", persistent=False),
-        Delivery(8, b"two", redelivered=True, persistent=False),
+        Delivery(7, b"one", persistent=False, queue="purchase"),
+        Delivery(8, b"two", redelivered=True, persistent=False, queue="purchase-2"),
     ]
     assert stack.returns_asked == [-CHANNEL]
 
@@ -244,8 +248,8 @@ def test_a_broken_frame_end_is_as_fatal_as_without_the_diversion(
 def test_a_consumer_tag_that_ours_begins_with_is_not_ours() -> None:
     data = delivery(1, b"body", consumer=TAG + "4")
 
-    assert DeliveryScanner(CHANNEL, TAG).scan(data) == ([], 0)
-    (ours,), length = DeliveryScanner(CHANNEL, TAG + "4").scan(data)
+    assert DeliveryScanner(CHANNEL, QUEUES).scan(data) == ([], 0)
+    (ours,), length = DeliveryScanner(CHANNEL, {TAG + "4": "purchase"}).scan(data)
     assert (ours.body, length) == (b"body", len(data))
 
 
@@ -260,5 +264,5 @@ def test_a_pika_that_works_otherwise_is_left_to_itself(
     connection = SimpleNamespace(_impl=below, _request_channel_dispatch=None)
     channel = SimpleNamespace(channel_number=CHANNEL, connection=connection)
 
-    assert divert(channel, TAG, pytest.fail) is None
+    assert divert(channel, QUEUES, pytest.fail) is None
     assert [record.message for record in caplog.records] == ["broker.deliveries_not_diverted"]

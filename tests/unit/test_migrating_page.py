@@ -29,7 +29,7 @@ def environment() -> dict[str, str]:
 def test_the_old_workers_environment_and_two_names_are_enough() -> None:
     settings = Settings.from_env(environment())
 
-    assert (settings.purchase_queue, settings.dead_letter_queue) == API_QUEUES
+    assert (*settings.purchase_queues, settings.dead_letter_queue) == API_QUEUES
     assert (settings.database.pool_size, settings.database.pool_timeout_seconds) == (30, 20)
 
 

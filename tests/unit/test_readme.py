@@ -35,7 +35,7 @@ def test_no_variable_stands_there_that_is_not_read() -> None:
     contract = {
         "DATABASE_URL": "sqlite:///flashsale.db",
         "RABBITMQ_URL": Settings.broker_urls[0],
-        "PURCHASE_QUEUE": Settings.purchase_queue,
+        "PURCHASE_QUEUE": Settings.purchase_queues[0],
         "DEAD_LETTER_QUEUE": "<PURCHASE_QUEUE>.XQ",
         "PURCHASE_QUEUE_TYPE": Settings.purchase_queue_type,
     }

@@ -23,7 +23,7 @@ def test_an_empty_environment_gives_the_defaults() -> None:
     assert settings == Settings()
     assert str(settings.database) == "sqlite:///flashsale.db"
     assert settings.broker_urls == ("amqp://guest:guest@localhost:5672",)
-    assert settings.purchase_queue == "purchase"
+    assert settings.purchase_queues == ("purchase",)
     assert settings.dead_letter_queue == "purchase.XQ"
     assert settings.purchase_queue_type == "classic"
     assert (settings.audit_interval_seconds, settings.audit_batch_size) == (1.0, 100)
@@ -33,7 +33,7 @@ def test_the_process_environment_is_read_where_no_other_is_given(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("PURCHASE_QUEUE", "from_the_process")
-    assert Settings.from_env().purchase_queue == "from_the_process"
+    assert Settings.from_env().purchase_queues == ("from_the_process",)
 
 
 def test_the_environment_of_the_worker_it_replaces_is_understood() -> None:
@@ -49,7 +49,7 @@ def test_the_environment_of_the_worker_it_replaces_is_understood() -> None:
     )
     assert settings.database.pool_size == 30
     assert len(settings.broker_urls) == 2
-    assert (settings.purchase_queue, settings.dead_letter_queue) == (
+    assert (settings.purchase_queues[0], settings.dead_letter_queue) == (
         "purchase_queue",
         "purchase_dlq",
     )
@@ -58,6 +58,47 @@ def test_the_environment_of_the_worker_it_replaces_is_understood() -> None:
 
 def test_the_dead_letter_queue_follows_the_purchase_queue() -> None:
     assert Settings.from_env({"PURCHASE_QUEUE": "sale"}).dead_letter_queue == "sale.XQ"
+
+
+def test_several_purchase_queues_share_the_dead_letter_queue_of_the_first() -> None:
+    settings = Settings.from_env({"PURCHASE_QUEUE": "sale , sale-2,sale-3\n"})
+    assert settings.purchase_queues == ("sale", "sale-2", "sale-3")
+    assert settings.dead_letter_queue == "sale.XQ"
+
+
+@pytest.mark.parametrize(
+    ("queues", "why"),
+    [
+        ("a,,b", "an empty name"),
+        ("a,", "an empty name"),
+        (",", "an empty name"),
+        ("a,b,a", "'a' is there twice"),
+        ("a,b.XQ", "'b.XQ' must not end in .DQ or .XQ"),
+        ("a;b", "'a;b' is not a queue name"),
+        (",".join(f"q{number}" for number in range(65)), "65 queues are more than 64"),
+    ],
+)
+def test_a_list_of_queues_that_cannot_be_meant_is_refused(queues: str, why: str) -> None:
+    (problem,) = problems(PURCHASE_QUEUE=queues)
+    assert problem.startswith("PURCHASE_QUEUE: ")
+    assert why in problem
+
+
+def test_all_that_is_wrong_with_a_list_of_queues_is_told() -> None:
+    (problem,) = problems(PURCHASE_QUEUE="1st,b,b.DQ,b")
+    assert all(word in problem for word in ("'1st'", "'b.DQ'", "'b' is there twice"))
+
+
+def test_dead_letters_have_one_queue_which_none_of_the_purchases_is() -> None:
+    (problem,) = problems(PURCHASE_QUEUE="a,b", DEAD_LETTER_QUEUE="a.XQ,b.XQ")
+    assert "one queue takes the dead letters" in problem
+    (problem,) = problems(PURCHASE_QUEUE="a,b", DEAD_LETTER_QUEUE="b")
+    assert problem == "DEAD_LETTER_QUEUE: must differ from PURCHASE_QUEUE"
+
+
+def test_each_queue_has_its_share_of_the_prefetch() -> None:
+    (problem,) = problems(PURCHASE_QUEUE="a,b,c", FLASHSALE_PREFETCH="2", FLASHSALE_BATCH_SIZE="1")
+    assert problem.startswith("FLASHSALE_PREFETCH: 2 is less than one for each of the 3 queues")
 
 
 @pytest.mark.parametrize("blank", ["", "  \n"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from datetime import UTC, datetime
 
 import pytest
@@ -19,14 +21,17 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def a_status(
-    ready: int = 0, *, last_event_at: float | None = None, processes: tuple[ProcessStatus, ...] = ()
+    ready: int = 0,
+    *,
+    last_event_at: float | None = None,
+    processes: tuple[ProcessStatus, ...] = (),
+    queues: Mapping[str, Depth | None] | None = None,
 ) -> Status:
     return Status(
         NOW,
-        "purchase",
         "purchase.XQ",
         WorkersStatus(processes, None, last_event_at),
-        BrokerStatus(Depth(ready, 1), Depth(0, 0), LetterReasons()),
+        BrokerStatus(queues or {"purchase": Depth(ready, 1)}, Depth(0, 0), LetterReasons()),
         None,
         DatabaseStatus(float(ready), None, 0),
         None,
@@ -51,6 +56,31 @@ def test_purchases_that_wait_are_no_older_than_the_one_taken_last(
     assert a_status(ready, last_event_at=last_event_at).oldest_seconds_at_most == oldest
 
 
+def test_several_queues_are_summed_and_each_is_shown() -> None:
+    status = a_status(queues={"a": Depth(1_000, 3), "b": Depth(7, 2)}, last_event_at=1.0)
+
+    assert status.oldest_seconds_at_most is None  # each queue has an order of its own
+    assert status.record()["broker"]["purchases"] == {
+        "queue": "a,b",
+        "ready": 1_007,
+        "consumers": 2,
+        "queues": {"a": {"ready": 1_000, "consumers": 3}, "b": {"ready": 7, "consumers": 2}},
+    }
+    shown = drawn(status)
+    assert re.search(r"purchases +1,007 .*in 2 queues, 2 consumers each at least", shown)
+    assert re.search(r"^ +a +1,000 .*3 consumers", shown, re.MULTILINE)
+    assert re.search(r"^ +b +7 .*2 consumers", shown, re.MULTILINE)
+
+
+def test_of_several_queues_one_that_is_missing_has_no_consumer_and_hides_no_other() -> None:
+    status = a_status(queues={"a": Depth(5, 3), "b": None})
+
+    purchases = status.record()["broker"]["purchases"]
+    assert (purchases["ready"], purchases["consumers"]) == (5, 0)
+    assert purchases["queues"]["b"] is None
+    assert re.search(r"^ +b +\? .*does not exist", drawn(status), re.MULTILINE)
+
+
 def test_a_sparkline_rises_to_its_greatest_number_and_has_gaps() -> None:
     past = Past()
     for ready in (0, 50):
@@ -58,7 +88,6 @@ def test_a_sparkline_rises_to_its_greatest_number_and_has_gaps() -> None:
     past.add(
         Status(
             NOW,
-            "purchase",
             "purchase.XQ",
             WorkersStatus((), None, None),
             broker_error=BrokerUnavailable("gone"),

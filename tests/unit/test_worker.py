@@ -225,7 +225,7 @@ def test_a_wait_for_the_database_is_not_taken_for_a_standstill(settings: Setting
 def test_a_process_that_can_write_no_dead_letters_is_stuck(settings: Settings) -> None:
     """Their events would stay unacknowledged, in memory, for as long as it lives."""
     worker = PurchaseWorker(settings)
-    worker.broker.consume(settings.purchase_queue)
+    worker.broker.consume(*settings.purchase_queues)
     (transport,) = worker.broker._transports
     assert worker._symptom() is None
 

@@ -31,7 +31,7 @@ class HostedWorker:
             Settings(
                 database=parse_database_url(shop.database_url),
                 broker_urls=(shop.broker_url,),
-                purchase_queue=shop.purchase_queue,
+                purchase_queues=(shop.purchase_queue,),
                 dead_letter_queue=shop.dead_letter_queue,
                 **settings,
             )

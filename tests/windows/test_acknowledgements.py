@@ -11,6 +11,7 @@ import pytest
 
 from flashsale.batching import ChannelLost
 from flashsale.brokers.rabbitmq import RabbitmqTransport
+from flashsale.brokers.worker_queues import WorkerQueues
 from flashsale.settings import Settings
 from tests.conftest import QueueNames
 from tests.support.rabbitmq import PrivateRabbitMQ
@@ -118,9 +119,12 @@ def test_w18_an_acknowledgement_that_cannot_be_sent_ends_its_channel(
 ) -> None:
     """Stock logs it and goes on with one place less in its prefetch, for as long as it runs."""
     shop.buy(["buyer"])
-    transport = RabbitmqTransport(
-        Settings(broker_urls=(rabbitmq_url,)), queue_names.purchase_queue, lambda *_: None
+    settings = Settings(
+        broker_urls=(rabbitmq_url,),
+        purchase_queues=(queue_names.purchase_queue,),
+        dead_letter_queue=queue_names.dead_letter_queue,
     )
+    transport = RabbitmqTransport(settings, WorkerQueues(settings))
     channel = transport.open()
     channel.start_consuming()
     (delivery,) = wait_until(lambda: channel.receive(0.1, 1), 5, "the event is delivered")
