@@ -176,6 +176,8 @@ def test_the_pools_of_all_replicas_fit_into_the_server(tmp_path: Path, image: Im
 
     assert most == 72
     assert f"take {most} of the 100" in PATH.read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "deploying.md").read_text(encoding="utf-8")
+    assert f"{settings.database.pool_size} = {most} of 100" in page
 
 
 def test_only_this_machine_reaches_a_port() -> None:
