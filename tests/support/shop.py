@@ -16,12 +16,15 @@ from flashsale.brokers.publishing import ConfirmingPublisher, Outgoing
 from flashsale.brokers.topology import ensure_topology
 from flashsale.database import close_database, open_database
 from flashsale.migration import migrate
+from flashsale.spreading import queue_for
 from flashsale.urls import parse_database_url
 from tests.support.waiting import wait_until
 
 
 class Shop:
-    """Publishes events to one pair of queues and tells what became of them.
+    """Publishes events to its queues and tells what became of them.
+
+    `purchase_queue` may list several, over which the events are spread as `flashsale publish` does.
 
     Every question is asked on a connection of its own, so the servers may be restarted in between.
     """
@@ -32,6 +35,7 @@ class Shop:
         self.database_url = database_url
         self.broker_url = broker_url
         self.purchase_queue = purchase_queue
+        self.purchase_queues = purchase_queue.split(",")
         self.dead_letter_queue = dead_letter_queue
         self.sale_id = str(uuid.uuid4())
 
@@ -86,12 +90,14 @@ class Shop:
         with self.channel() as channel:
             ensure_topology(
                 channel.connection,
-                purchase_queues=self.purchase_queue.split(","),
+                purchase_queues=self.purchase_queues,
                 dead_letter_queue=self.dead_letter_queue,
                 queue_type="classic",
             )
         with ConfirmingPublisher([self.broker_url], "flashsale test") as publisher:
-            publisher.publish(Outgoing(self.purchase_queue, body) for body in bodies)
+            publisher.publish(
+                Outgoing(queue_for(body, self.purchase_queues), body) for body in bodies
+            )
 
     def buy(self, users: Iterable[str]) -> None:
         """Publish a purchase of each of these shoppers."""
@@ -162,7 +168,7 @@ class Shop:
         assert self.confirmations() == expected
         confirmed = "SELECT count(*) FROM order_audit_trail WHERE event_type = 'CONFIRMED'"
         assert self.query(confirmed) == [(len(expected),)]
-        assert self.ready(self.purchase_queue) == 0
+        assert [self.ready(queue) for queue in self.purchase_queues if self.ready(queue)] == []
         assert self.ready(self.dead_letter_queue) == 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,23 @@ def test_each_event_ends_as_an_order_a_duplicate_or_a_dead_letter(
         (Reason.UNKNOWN_SALE, unknown.encode()),
     ]
     assert_conserved(worker, len(events))
+
+
+def test_several_queues_are_one_worker_s_and_conserved_together(
+    store: Store, settings: Settings
+) -> None:
+    sale_id = store.add_sale()
+    users = [f"user-{number:03}" for number in range(300)]
+    queues = ("a", "b", "c")
+
+    with running(replace(settings, purchase_queues=queues)) as worker:
+        worker.publish([*purchases_of(sale_id, *users, *users[::3]), b"{"])
+        worker.join()
+
+    assert store.users() == users
+    assert worker.dead_letters() == [(Reason.JSON, b"{")]
+    assert {letter.delivery.queue for letter in worker.broker.letters} <= set(queues)
+    assert_conserved(worker, 401)
 
 
 def test_every_order_has_its_audit_row_once_the_worker_has_stopped(

@@ -65,6 +65,15 @@ def test_a_process_that_ended_without_a_stop_is_noticed_before_it_is_overdue() -
     assert "has ended without a stop" in why_not_alive([report(), report(pid=ended_pid())])[0]
 
 
+def test_a_process_that_misses_one_of_its_queues_lives_and_is_not_ready() -> None:
+    reports = [report(is_consuming=False, missing_queues=["purchase-2"])]
+
+    assert why_not_alive(reports) == []
+    assert why_not_ready(reports) == [
+        f"process {PID} does not consume purchase-2: see broker.queue_lost in its log"
+    ]
+
+
 def test_processes_that_have_stopped_say_nothing_of_those_that_run() -> None:
     stopped = report(state="stopped", pid=ended_pid(), age_seconds=STALE_SECONDS)
 
