@@ -167,7 +167,10 @@ class MetricsPage(Collector):
         ready, consumers = dict[str, float](), dict[str, float]()
         if purchases:
             ready["purchase"] = sum(level.ready for level in purchases.values())
-            consumers["purchase"] = min(level.consumers for level in purchases.values())
+            # One that is missing is consumed by nobody, however well the others are.
+            is_whole = len(purchases) == len(self._queues.purchase_queues)
+            fewest = min(level.consumers for level in purchases.values())
+            consumers["purchase"] = fewest if is_whole else 0
         if letters := levels.get(self._queues.dead_letter_queue):
             ready["dead_letter"], consumers["dead_letter"] = letters
         for name, meaning, values in (

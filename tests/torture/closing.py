@@ -65,7 +65,7 @@ def _drain(round_: Round) -> bool:
 def _all_acknowledged(round_: Round) -> bool:
     listed = round_.stage.rabbitmq.ctl("list_queues", "--no-table-headers", "name", "messages")
     counts = dict(line.split("\t") for line in listed.splitlines() if "\t" in line)
-    return counts[round_.place.purchase_queue] == "0"
+    return all(counts[queue] == "0" for queue in round_.queues)
 
 
 def _complete_audit(round_: Round) -> None:
@@ -95,5 +95,5 @@ def _find(round_: Round) -> Found:
             DeadLetter(body, headers.get("x-flashsale-reason", ""))
             for body, headers in round_.letters
         ],
-        queued=[body for body, _ in round_.take_all(round_.place.purchase_queue)],
+        queued=[body for queue in round_.queues for body, _ in round_.take_all(queue)],
     )

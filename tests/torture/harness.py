@@ -79,8 +79,9 @@ class Round:
         self.stage.restore()
         self.place = self._resources.enter_context(self.stage.place())
         self.events = EventSource(self.choice, self.place.sale_ids)
-        url, queue = self.stage.rabbitmq.url(), self.place.purchase_queue
-        self.load = Load(self.choice, self.events, url, queue)
+        #: What the workers consume and the load is spread over; a scenario may add to it.
+        self.queues = [self.place.purchase_queue]
+        self.load = Load(self.choice, self.events, self.stage.rabbitmq.url(), self.queues)
         self._counting = self._resources.enter_context(_OrderCount(self.stage, self.place.database))
         return self
 
@@ -118,7 +119,7 @@ class Round:
             **_SETTINGS,
             "DATABASE_URL": stage.worker_database_url(place.database) + database_query,
             "RABBITMQ_URL": stage.worker_broker_url + broker_query,
-            "PURCHASE_QUEUE": place.purchase_queue,
+            "PURCHASE_QUEUE": ",".join(self.queues),
             "DEAD_LETTER_QUEUE": place.dead_letter_queue,
             **(settings or {}),
         }
@@ -142,14 +143,14 @@ class Round:
         return self._counting.read()
 
     def ready(self, queue: str = "") -> int | None:
-        """Messages that wait in a queue, the purchase queue by default; None if it is missing."""
-        declared = self._declared(queue or self.place.purchase_queue)
-        return None if declared is None else int(declared.message_count)
+        """Messages that wait in a queue, or in all purchase queues; None if one is missing."""
+        found = [self._declared(each) for each in ([queue] if queue else self.queues)]
+        return None if None in found else sum(int(each.message_count) for each in found)
 
     def consumers(self) -> int:
-        """Workers that consume from the purchase queue."""
-        declared = self._declared(self.place.purchase_queue)
-        return 0 if declared is None else int(declared.consumer_count)
+        """Workers that consume, from the purchase queue with fewest."""
+        found = [self._declared(queue) for queue in self.queues]
+        return 0 if None in found else min(int(each.consumer_count) for each in found)
 
     def _declared(self, queue: str) -> Any:
         with self.stage.rabbitmq.connect() as connection:

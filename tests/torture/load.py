@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from flashsale.brokers.publishing import ConfirmingPublisher, Outgoing
 from flashsale.errors import BrokerError, PublishUnconfirmed
+from flashsale.spreading import queue_for
 from tests.torture.events import EventSource
 from tests.torture.history import Event, History
 
@@ -26,12 +27,12 @@ class Load:
     """
 
     def __init__(
-        self, choice: random.Random, source: EventSource, broker_url: str, queue: str
+        self, choice: random.Random, source: EventSource, broker_url: str, queues: Sequence[str]
     ) -> None:
         self.history = History()
         self._choice = choice
         self._source = source
-        self._queue = queue
+        self._queues = queues
         self._publisher = ConfirmingPublisher([broker_url], "torture load", _CONFIRM_SECONDS)
         self._publishing = threading.Lock()
         self._stopping = threading.Event()
@@ -78,7 +79,9 @@ class Load:
     def _publish(self, events: Sequence[Event], gives_up: Callable[[], bool]) -> None:
         while events:
             try:
-                self._publisher.publish(Outgoing(self._queue, event.body) for event in events)
+                self._publisher.publish(
+                    Outgoing(queue_for(event.body, self._queues), event.body) for event in events
+                )
             except PublishUnconfirmed as error:
                 confirmed = [event for at, event in enumerate(events) if error.is_confirmed(at)]
                 self.history.unknown += [events[at] for at in sorted(error.unconfirmed)]

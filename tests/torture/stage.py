@@ -35,6 +35,11 @@ class Place(NamedTuple):
     dead_letter_queue: str
     sale_ids: list[str]
 
+    @property
+    def all_queues(self) -> list[str]:
+        """Names for several purchase queues, the usual one first."""
+        return [self.purchase_queue, *(f"{self.purchase_queue}-{number}" for number in (1, 2))]
+
 
 class Stage:
     """PostgreSQL and RabbitMQ, each behind a proxy, and a worker's user on both."""
@@ -96,7 +101,7 @@ class Stage:
         finally:
             self.postgres.drop_database(name)
             with self.rabbitmq.connect() as broker:
-                for queue in (place.purchase_queue, place.dead_letter_queue):
+                for queue in (*place.all_queues, place.dead_letter_queue):
                     broker.channel().queue_delete(queue)
                 broker.channel().exchange_delete(place.dead_letter_queue)
 

@@ -170,6 +170,31 @@ def file_descriptors(round_: Round) -> None:
     round_.healed()
 
 
+@scenario("F37", "three queues: one is deleted for a while, and a worker is killed meanwhile")
+def several_queues(round_: Round) -> None:
+    round_.queues += round_.place.all_queues[1:]
+    round_.events.bad_share = _MORE_BAD
+    round_.start_workers(masters=2)
+    round_.load.publish(round_.events.take(300))
+    round_.expect_within(round_.is_quiet, 15, "the queues drain")
+    gone = round_.choice.choice(round_.queues)
+    with round_.stage.rabbitmq.connect() as connection:
+        connection.channel().queue_delete(gone)
+    round_.expect_within(lambda: round_.logged("broker.queue_lost"), 5, "the loss is reported")
+    round_.queues.remove(gone)
+    round_.load.start()
+    round_.healed()  # the others go on
+    round_.pause(0.2, 1.0)
+    round_.workers.kill([round_.choice.choice(round_.workers.worker_pids())])
+    round_.pause(0.2, 1.0)
+    round_.declare(gone, _api_arguments(round_))
+    round_.queues.append(gone)
+    round_.healed()
+    round_.expect_within(
+        lambda: round_.consumers() >= round_.workers.size, 15, "all workers consume all queues"
+    )
+
+
 def _api_arguments(round_: Round) -> dict[str, object]:
     """What the API declares the purchase queue with."""
     return {

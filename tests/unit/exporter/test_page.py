@@ -138,21 +138,26 @@ def test_what_is_odd_about_events_is_summed_and_there_from_the_start() -> None:
 
 def test_several_queues_are_summed_and_the_one_with_fewest_consumers_counts() -> None:
     """So the alerts on depth and on consumers hold for any number of them."""
-    bench = Bench(queues=("a", "b", "gone"))
-    bench.queues.levels = {"a": Level(7, 3), "b": Level(1, 0), "purchase.XQ": Level(2, 1)}
+    bench = Bench(queues=("a", "b"))
+    bench.queues.levels = {"a": Level(7, 3), "b": Level(1, 2), "purchase.XQ": Level(2, 1)}
 
     samples = bench.samples()
 
     assert samples["queue_messages", ("purchase",)] == 8
-    assert samples["queue_consumers", ("purchase",)] == 0
+    assert samples["queue_consumers", ("purchase",)] == 2
     assert samples["queue_messages", ("dead_letter",)] == 2
     each = {name: value for name, value in samples.items() if name[0].startswith("purchase_queue")}
     assert each == {
         ("purchase_queue_messages", ("a",)): 7,
         ("purchase_queue_messages", ("b",)): 1,
         ("purchase_queue_consumers", ("a",)): 3,
-        ("purchase_queue_consumers", ("b",)): 0,
+        ("purchase_queue_consumers", ("b",)): 2,
     }
+
+    bench.queues.levels = {"a": Level(7, 3)}
+    samples = bench.samples()
+    assert samples["queue_messages", ("purchase",)] == 7
+    assert samples["queue_consumers", ("purchase",)] == 0
 
 
 def test_while_rabbitmq_is_away_nothing_is_said_of_its_queues() -> None:
