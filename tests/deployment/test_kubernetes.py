@@ -242,14 +242,16 @@ def test_keda_scales_this_deployment_by_this_queue_within_the_database_s_connect
     tmp_path: Path,
 ) -> None:
     spec = one("ScaledObject")["spec"]
-    (trigger,) = spec["triggers"]
     settings = Settings.from_env(put_secrets(tmp_path))
     processes = int(WORKER["command"][-1])
     most = spec["maxReplicaCount"] * processes * settings.database.pool_size
 
     assert spec["scaleTargetRef"] == {"name": DEPLOYMENT["metadata"]["name"]}
-    assert trigger["metadata"]["queueName"] == settings.purchase_queue
-    assert trigger["authenticationRef"]["name"] == one("TriggerAuthentication")["metadata"]["name"]
+    queues = [trigger["metadata"]["queueName"] for trigger in spec["triggers"]]
+    assert tuple(queues) == settings.purchase_queues
+    for trigger in spec["triggers"]:
+        named_there = trigger["authenticationRef"]["name"]
+        assert named_there == one("TriggerAuthentication")["metadata"]["name"]
     assert spec["minReplicaCount"] == DEPLOYMENT["spec"]["replicas"]
     assert spec["minReplicaCount"] <= spec["fallback"]["replicas"] <= spec["maxReplicaCount"]
     text = (FOLDER / "autoscaling" / "scaledobject.yaml").read_text(encoding="utf-8")
