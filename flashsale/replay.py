@@ -163,6 +163,9 @@ def _replay_from(
         progress = {"sent": sent, "failed_again": failed, "done": outcome.done}
         log.info("replay.stage", extra=progress)
 
+    def on_wait(before: int) -> None:
+        log.info("replay.waiting", extra={"purchases": before})
+
     running.replay(
         queue,
         records,
@@ -173,6 +176,7 @@ def _replay_from(
         edit=Edit({}),
         progress=_nothing,
         on_stage=on_stage,
+        on_wait=on_wait,
         stop=stop,
     )
     return 0 if outcome.is_complete else _EXIT_PARTIAL

@@ -16,6 +16,7 @@ from flashsale.cli.dead_letters_plan import (
     reported,
     stopping,
     tell_stage,
+    tell_wait,
 )
 from flashsale.cli.dead_letters_shared import (
     choosing,
@@ -148,6 +149,7 @@ def retry(
                 edit=edit,
                 progress=show,
                 on_stage=tell_stage,
+                on_wait=tell_wait,
                 stop=stop,
             )
 

@@ -119,6 +119,11 @@ def tell_stage(sent: int, failed: int) -> None:
     click.echo(f"{sent:,} sent, {failed:,} failed again", err=True)
 
 
+def tell_wait(before: int) -> None:
+    """One line now and then, while the worker has not come to a stage."""
+    click.echo(f"waiting for the worker, which has {before:,} purchases to take first", err=True)
+
+
 @contextmanager
 def reported(plan: Plan, outcome: Outcome, as_json: bool) -> Iterator[None]:
     """Tell how it ended, also where an error passes by: what is done, is."""

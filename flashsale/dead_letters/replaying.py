@@ -149,6 +149,8 @@ class Replay:
     Args:
         progress: Called with the number of letters replayed so far.
         on_stage: Called when a stage has been judged, with its size and how many failed again.
+        on_wait: Called now and then while the worker has not come to the events of a stage, with
+            the number of purchases that it takes before it has had all of them.
         stop: Once set, the run ends after what is under way.
     """
 
@@ -164,6 +166,7 @@ class Replay:
     window: int
     progress: Callable[[int], None]
     on_stage: Callable[[int, int], None]
+    on_wait: Callable[[int], None]
     stop: threading.Event = field(default_factory=threading.Event)
 
     def run(self) -> None:
@@ -183,6 +186,7 @@ class Replay:
             planned=self.plan.letters,
             settle_seconds=self.caps.settle_seconds,
             max_event_bytes=self.max_event_bytes,
+            on_wait=self.on_wait,
             stop=self.stop,
         )
         for size in stages():

@@ -38,6 +38,7 @@ def replay(
     edit: Edit,
     progress: Callable[[int], None],
     on_stage: Callable[[int, int], None],
+    on_wait: Callable[[int], None],
     stop: threading.Event,
 ) -> None:
     """Replay a plan into the purchase queues; `outcome` tells at any time how far it is.
@@ -61,6 +62,7 @@ def replay(
             window=window_for(plan.largest_bytes, caps.rate),
             progress=progress,
             on_stage=on_stage,
+            on_wait=on_wait,
             stop=stop,
         ).run()
 

@@ -14,7 +14,9 @@ from flashsale.dead_letters.selection import look
 
 _LARGEST_STAGE = 10_000
 _POLL_SECONDS = 0.1
+# After so long without a single purchase taken, the worker is not merely behind.
 _PATIENCE_SECONDS = 120.0
+_TELL_SECONDS = 10.0
 
 
 def stages() -> Iterator[int]:
@@ -40,6 +42,7 @@ class Watch:
         planned: Counter[str],
         settle_seconds: float,
         max_event_bytes: int,
+        on_wait: Callable[[int], None],
         stop: threading.Event,
     ) -> None:
         self.acknowledged = 0
@@ -48,6 +51,7 @@ class Watch:
         self._planned = planned
         self._settle_seconds = settle_seconds
         self._max_event_bytes = max_event_bytes
+        self._on_wait = on_wait
         self._stop = stop
         self._sent: set[bytes] = set()
         self._depth_at_start = queue.depth().ready
@@ -67,8 +71,9 @@ class Watch:
         `give_back` returns what the caller holds of the dead letters. Returns why the replay
         should not go on, if so.
         """
-        problem = self._wait_for_the_worker()
+        # Before a wait that may be long: RabbitMQ lets nobody hold a message for ever.
         give_back()
+        problem = self._wait_for_the_worker()
         grown = self._queue.depth().ready + self.acknowledged - self._depth_at_start
         if grown != self._grown:
             self._grown = grown
@@ -77,18 +82,39 @@ class Watch:
         return problem
 
     def _wait_for_the_worker(self) -> str | None:
-        deadline = time.monotonic() + _PATIENCE_SECONDS
         # What nobody takes, its queue keeps.
         for target in self._watched:
-            while not self._stop.is_set() and self._queue.depth(target).ready:
-                if time.monotonic() > deadline:
-                    return (
-                        f"the worker has not taken what is in queue {target!r} within"
-                        f" {_PATIENCE_SECONDS:g} s"
-                    )
-                self._queue.wait(_POLL_SECONDS)
+            if problem := self._wait_for(target):
+                return problem
         if self._watched:
             self._pause(self._settle_seconds)
+        return None
+
+    def _wait_for(self, target: str) -> str | None:
+        """Until all that is in the queue now has been taken from it, however much comes after.
+
+        RabbitMQ tells only how long the queue is. It is taken from its head, so each fall of its
+        length is of purchases before ours, or of ours. A queue that is never seen to fall is
+        waited for in vain.
+        """
+        ready = before = self._queue.depth(target).ready
+        moved_at = time.monotonic()
+        tell_at = moved_at + _TELL_SECONDS
+        while before > 0 and ready > 0 and not self._stop.is_set():
+            self._queue.wait(_POLL_SECONDS)
+            was, ready = ready, self._queue.depth(target).ready
+            now = time.monotonic()
+            if ready < was:
+                before -= was - ready
+                moved_at = now
+            elif now - moved_at > _PATIENCE_SECONDS:
+                return (
+                    f"nothing was taken from queue {target!r} for {_PATIENCE_SECONDS:g} s, where"
+                    f" {ready:,} purchases wait; `flashsale status` says more"
+                )
+            if now >= tell_at:
+                tell_at = now + _TELL_SECONDS
+                self._on_wait(max(before, 0))
         return None
 
     def _pause(self, seconds: float) -> None:

@@ -7,7 +7,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from typing import Any
 import pytest
 
 from flashsale.cli import exits
+from flashsale.dead_letters import watching
 from tests.integration.conftest import Run
 from tests.support.letters import LetterBox, event, listed
 from tests.support.waiting import wait_until
@@ -197,6 +200,54 @@ def test_a_replay_killed_in_the_middle_goes_on_with_its_plan(run: Run, box: Lett
     assert set(arrived) == set(bodies)
     assert len(arrived) <= 600 + 30  # a chunk at most is sent twice
     assert box.depth(box.letters) == 0
+
+
+def test_behind_a_backlog_that_never_ends_it_waits_for_its_own_events(
+    run: Run, box: LetterBox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The queue is never empty, as in the middle of a sale; what came before ours is taken."""
+    monkeypatch.setattr(watching, "_TELL_SECONDS", 0.2)
+    box.put([event("ours")])
+    others = [event(f"other-{number}") for number in range(60)]
+    taken: list[bytes] = []
+    done = threading.Event()
+
+    def work() -> None:
+        with box.channel() as channel:
+            while not done.wait(0.2):
+                taken.extend(channel.basic_get(box.purchases, auto_ack=True)[2] for _ in range(20))
+                channel.connection.sleep(0.2)
+                for body in others[:20]:
+                    channel.basic_publish("", box.purchases, body)
+
+    with box.consumer(box.purchases), ThreadPoolExecutor(1) as threads:
+        with box.channel() as channel:
+            for body in others:
+                channel.basic_publish("", box.purchases, body)
+        working = threads.submit(work)
+        code, out, err = run("retry", "--json")
+        done.set()
+        working.result()
+
+    assert (code, json.loads(out)["done"], json.loads(out)["stopped"]) == (exits.OK, 1, None)
+    assert event("ours") in taken
+    assert box.depth(box.purchases) >= 40
+    assert "purchases to take first" in err
+
+
+def test_behind_a_queue_of_which_nothing_is_taken_it_stops_and_says_so(
+    run: Run, box: LetterBox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watching, "_PATIENCE_SECONDS", 0.3)
+    box.put([event("ours"), event("too")])
+
+    with box.consumer(box.purchases), box.channel() as channel:
+        channel.basic_publish("", box.purchases, event("other"))
+        code, out, err = run("retry", "--json")
+
+    assert (code, json.loads(out)["done"]) == (exits.PARTIAL, 1)
+    assert "nothing was taken from queue" in err
+    assert "go on with: flashsale dead-letters retry --plan" in err
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

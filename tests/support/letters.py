@@ -85,6 +85,15 @@ class LetterBox:
             return [channel.basic_get(queue, auto_ack=True)[2] for _ in range(count)]
 
     @contextmanager
+    def consumer(self, queue: str) -> Iterator[None]:
+        """Somebody who consumes `queue`, and is stuck with the first message of it."""
+        with self.channel() as channel:
+            channel.basic_qos(prefetch_count=1)
+            channel.basic_publish("", queue, b"held")
+            channel.basic_consume(queue, lambda *_: None)
+            yield
+
+    @contextmanager
     def channel(self) -> Iterator[BlockingChannel]:
         connection = pika.BlockingConnection(pika.URLParameters(self.url))
         try:
