@@ -122,6 +122,8 @@ class AuditTrail:
         self._is_dropping = False
         #: Rows handed to the database and committed, including those it had already.
         self.written = 0
+        #: Events queued, those beyond the limit among them.
+        self.recorded = 0
         #: Events that found the queue at its limit.
         self.dropped = 0
         #: When a flush last wrote, failed, or found nothing to do, by ``time.monotonic()``.
@@ -136,7 +138,9 @@ class AuditTrail:
     def record(self, events: Iterable[AuditEntry]) -> None:
         """Queue events for the next flush."""
         with self._recording:
+            before = len(self._waiting)
             self._waiting.extend(events)
+            self.recorded += len(self._waiting) - before
             excess = len(self._waiting) - self._limit
             for _ in range(excess):
                 self._waiting.pop()

@@ -63,6 +63,17 @@ class Report:
         return max(0.0, time.monotonic() - self.at)
 
 
+def oldest_at_most(ready: int, last_event_at: float | None, now: float) -> float | None:
+    """The age in seconds of the oldest of `ready` purchases is not more; None where not known.
+
+    RabbitMQ hands them out in their order, so all that wait were made after the one that a worker
+    has had last, at `last_event_at`. Redelivered ones may be older.
+    """
+    if not ready:
+        return 0.0
+    return max(0.0, now - last_event_at) if last_event_at else None
+
+
 def worker_folder(state_folder: str | Path, master: int | None = None) -> Path:
     """The folder of the worker whose master is the process `master`, this one's parent if None."""
     pid = os.getppid() if master is None else master

@@ -112,6 +112,7 @@ class PurchaseWorker:
         self._host: dramatiq.Worker | None = None
         self._drained_at: float | None = None
         self._stopped = False
+        self._stop_seconds = 0.0
 
         middleware: list[Middleware] = [_Lifecycle(self), self._retries()]
         if embedded:
@@ -180,11 +181,11 @@ class PurchaseWorker:
                 cause = type(error).__name__  # its text may hold a row's values
                 log.error("worker.stop_failed", extra={"cause": cause})  # noqa: TRY400
         self._backstop.stop()
-        seconds = round(time.monotonic() - begun, 1)
+        self._stop_seconds = time.monotonic() - begun
         log.info(
             "worker.stopped",
             extra={
-                "seconds": seconds,
+                "seconds": round(self._stop_seconds, 1),
                 "delivered": self.tally.delivered,
                 "settled": self.tally.settled,
                 "dead_lettered": self.tally.dead_lettered,
@@ -202,13 +203,19 @@ class PurchaseWorker:
         counts = counts_of(tally) | resources() | self.metrics.events.copy()
         counts |= {
             "audit_queue": len(self.trail),
+            "audit_recorded": self.trail.recorded,
+            "audit_refused": self.trail.refused,
             "audit_written": self.trail.written,
             "audit_dropped": self.trail.dropped,
             "audit_reconciled": self._reconciler.written,
             "last_commit_at": self._confirmation.last_commit_at,
             "last_event_at": self._confirmation.last_event_at,
             "last_event_age": self._confirmation.last_event_age,
+            "outage_seconds": consumer.outage_seconds if consumer else 0.0,
+            "shutdown_seconds": self._stop_seconds,
         }
+        if isinstance(self.broker, PurchaseBroker):
+            counts["failed_letter_attempts"] = self.broker.failed_letter_attempts
         return Report(
             pid=os.getpid(),
             at=time.monotonic(),

@@ -58,6 +58,8 @@ class Breaker:
         self._flapping_max_seconds = flapping_max_seconds
         self.state = BreakerState.OPEN
         self._created_at = clock()
+        self._open_since: float | None = self._created_at
+        self._open_seconds = 0.0
         self._opened_at = -math.inf
         self._reported_at = -math.inf
         self._next_probe_at = clock()
@@ -82,6 +84,12 @@ class Breaker:
             return math.inf
         return self._next_probe_at
 
+    @property
+    def open_seconds(self) -> float:
+        """For how long it has been open, in all. Thread-safe."""
+        since = self._open_since
+        return self._open_seconds + (0.0 if since is None else self._clock() - since)
+
     def start_probe(self) -> None:
         self._probing = True
 
@@ -92,6 +100,7 @@ class Breaker:
             return
         if failed_because is None:
             self.state = BreakerState.TRIAL
+            self._open_seconds, self._open_since = self.open_seconds, None
             self._failed_probes = 0
             return
         now = self._clock()
@@ -115,6 +124,7 @@ class Breaker:
         pause = backoff_seconds(self._failed_trials, _PROBE_MIN_SECONDS, self._flapping_max_seconds)
         self._next_probe_at = now + pause
         self.state = BreakerState.OPEN
+        self._open_since = now
 
     def succeed(self) -> None:
         """Take a batch that was done: in the trial, it ends the outage."""

@@ -118,6 +118,11 @@ class BatchingConsumer(Consumer, Generic[T]):
         """Whether its work can succeed at present. Thread-safe."""
         return self._breaker.state
 
+    @property
+    def outage_seconds(self) -> float:
+        """For how long, in all, its work was known not to succeed. Thread-safe."""
+        return self._breaker.open_seconds
+
     def __next__(self) -> MessageProxy | None:
         self._moved_at = self._clock()
         try:
@@ -180,6 +185,7 @@ class BatchingConsumer(Consumer, Generic[T]):
     def _acknowledge(self, channel: Channel) -> None:
         for tag, multiple in self._batcher.acknowledgements():
             channel.ack(tag, multiple=multiple)
+            self._tally.acknowledgements += 1
 
     def _give_way(self, channel: Channel) -> None:
         """Stop consuming, and let other workers have what ours have not begun."""
@@ -231,6 +237,7 @@ class BatchingConsumer(Consumer, Generic[T]):
         try:
             channel = self._transport.open()
         except ChannelLost as loss:
+            self._tally.failed_channels += 1
             self._report(str(loss))
             self._back_off()
             return None

@@ -34,6 +34,10 @@ class Tally:
     batches: int = 0
     held: int = 0
     channels: int = 0
+    #: Attempts at a channel that failed.
+    failed_channels: int = 0
+    #: Frames that acknowledged, each of them one delivery or many.
+    acknowledgements: int = 0
 
     @property
     def is_conserved(self) -> bool:

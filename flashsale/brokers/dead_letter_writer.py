@@ -67,6 +67,8 @@ class DeadLetterWriter:
         self._busy = False
         self._closing = False
         self._failures = 0
+        #: Attempts to write that failed, since the start.
+        self.failed_attempts = 0
         self._thread: threading.Thread | None = None
 
     @property
@@ -167,6 +169,7 @@ class DeadLetterWriter:
     def _retry_later(self, rest: list[tuple[Letter, _OnConfirmed]]) -> None:
         pause = backoff_seconds(self._failures, _RETRY_MIN_SECONDS, _RETRY_MAX_SECONDS)
         self._failures += 1
+        self.failed_attempts += 1
         # Where one way is closed (the exchange or its binding was deleted, the grant is for the
         # other), the default exchange may be open; the one that was is kept to.
         self._way = self._exchange if self._way == DEFAULT_EXCHANGE else DEFAULT_EXCHANGE

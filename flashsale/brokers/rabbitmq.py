@@ -80,6 +80,11 @@ class PurchaseBroker(Broker):
         """False once a thread that writes dead letters has ended unasked. Thread-safe."""
         return not any(transport.has_lost_its_writer for transport in self._transports)
 
+    @property
+    def failed_letter_attempts(self) -> int:
+        """How often dead letters were not confirmed, since the start. Thread-safe."""
+        return sum(transport.failed_letter_attempts for transport in self._transports)
+
     def enqueue(self, message: Message[Any], *, delay: int | None = None) -> Never:  # noqa: ARG002
         """Refuse: the queue holds purchase events, not Dramatiq's envelopes.
 
@@ -129,6 +134,10 @@ class RabbitmqTransport:
     @property
     def has_lost_its_writer(self) -> bool:
         return self._writer.is_dead
+
+    @property
+    def failed_letter_attempts(self) -> int:
+        return self._writer.failed_attempts
 
     def dead_letter(
         self, letters: Sequence[Letter], on_confirmed: Callable[[Sequence[Letter]], None]

@@ -28,7 +28,7 @@ from flashsale.exporter.server import Page
 from flashsale.health import Condition, condition_of
 from flashsale.metrics import AGES, DURATIONS, EXPECTED_FAULTS, OPERATIONS, SIZES, TIMESTAMPS
 from flashsale.purchases import Reason
-from flashsale.reports import Report
+from flashsale.reports import Report, oldest_at_most
 
 # Metric, number of the report, and what it says.
 _COUNTERS = (
@@ -40,11 +40,29 @@ _COUNTERS = (
     ),
     ("unknown_keys", "unknown_keys", "Deliveries with keys that say nothing to this version"),
     ("stale_verdicts", "stale", "Verdicts that came after their channel was lost: redelivered"),
+    ("acknowledgements", "acknowledgements", "Frames that acknowledged, each one event or many"),
     ("batches", "batches", "Batches handed to worker threads"),
     ("batches_held", "held", "Batches of which something is tried again"),
+    ("audit_recorded", "audit_recorded", "Audit rows queued for a flush"),
     ("audit_written", "audit_written", "Audit rows written from the queue"),
     ("audit_dropped", "audit_dropped", "Audit rows dropped from a full queue, to be reconciled"),
+    ("audit_refused", "audit_refused", "Audit rows that the database refused"),
     ("audit_reconciled", "audit_reconciled", "Audit rows that the reconciler found missing"),
+    (
+        "database_outage_seconds",
+        "outage_seconds",
+        "Time in which the database took no orders, of all processes together",
+    ),
+    (
+        "dead_letter_failures",
+        "failed_letter_attempts",
+        "Attempts to write dead letters that RabbitMQ did not confirm",
+    ),
+    (
+        "broker_failures",
+        "failed_channels",
+        "Attempts at a channel that failed: no connection, or a queue that cannot be used",
+    ),
     ("log_lines_dropped", "log_lines_dropped", "Log lines dropped because nobody read the log"),
 )
 _GAUGES = (
@@ -103,6 +121,11 @@ class MetricsPage(Collector):
         yield GaugeMetricFamily(
             "flashsale_last_commit_timestamp_seconds", "When an order was last written", last
         )
+        yield GaugeMetricFamily(
+            "flashsale_shutdown_seconds",
+            "How long the processes that have stopped took for it, at most",
+            max((report.counts.get("shutdown_seconds", 0) for report in reports), default=0),
+        )
         yield _by_label(
             CounterMetricFamily(
                 "flashsale_timestamps", "Timestamps, one event a batch", labels=["state"]
@@ -121,7 +144,7 @@ class MetricsPage(Collector):
             name = f"database_seconds.{operation}"
             _add_histogram(family, (operation,), DURATIONS, reports, name)
         yield family
-        yield from self._about_queues()
+        yield from self._about_queues(reports)
 
     def _about_processes(
         self, alive: Sequence[Report], conditions: Sequence[Condition]
@@ -152,7 +175,7 @@ class MetricsPage(Collector):
             {state.value: breakers[state.value] for state in BreakerState},
         )
 
-    def _about_queues(self) -> Iterator[Metric]:
+    def _about_queues(self, reports: Sequence[Report]) -> Iterator[Metric]:
         levels = self._queues.levels
         yield GaugeMetricFamily(
             "flashsale_broker_up",
@@ -191,6 +214,16 @@ class MetricsPage(Collector):
             ),
         ):
             yield _by_label(GaugeMetricFamily(name, meaning, labels=["name"]), values)
+        last = max((report.counts.get("last_event_at", 0) for report in reports), default=0)
+        # Of several queues, which of them that one came from is not known.
+        known = last if len(self._queues.purchase_queues) == 1 else None
+        waiting = sum(level.ready for level in purchases.values())
+        if purchases and (oldest := oldest_at_most(waiting, known, time.time())) is not None:
+            yield GaugeMetricFamily(
+                "flashsale_queue_oldest_seconds",
+                "Age of the purchase that has waited longest: not more than this",
+                oldest,
+            )
 
 
 def _conservation(reports: Sequence[Report], alive: Sequence[Report]) -> Iterator[Metric]:

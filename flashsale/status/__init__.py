@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import Any, Self, TypeVar
 
 from flashsale.errors import BrokerError, StoreError
+from flashsale.reports import oldest_at_most
 from flashsale.settings import Settings
 from flashsale.status.broker import BrokerStatus, BrokerWatch
 from flashsale.status.database import DatabaseStatus, DatabaseWatch
@@ -39,19 +40,15 @@ class Status:
 
     @property
     def oldest_seconds_at_most(self) -> float | None:
-        """The age of the oldest purchase in the queue is not more; None where that is not known.
+        """See :func:`flashsale.reports.oldest_at_most`; of the workers here.
 
-        RabbitMQ hands them out in their order, so all that wait were made after the one that a
-        worker here has had last. Redelivered ones may be older. Of several queues each has an order
-        of its own, and which of them that one came from is not known.
+        Of several queues each has an order of its own, and which of them the event that was had
+        last came from is not known.
         """
         if self.broker is None or self.broker.missing:
             return None
-        if not self.broker.purchases.ready:
-            return 0.0
-        if self.workers.last_event_at is None or len(self.broker.queues) > 1:
-            return None
-        return max(0.0, self.at.timestamp() - self.workers.last_event_at)
+        last = self.workers.last_event_at if len(self.broker.queues) == 1 else None
+        return oldest_at_most(self.broker.purchases.ready, last, self.at.timestamp())
 
     def record(self) -> dict[str, Any]:
         """All of it, for JSON; docs/status.md names the fields."""

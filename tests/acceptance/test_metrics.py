@@ -58,6 +58,8 @@ def test_the_numbers_of_all_processes_are_on_one_page_and_right_at_rest(
     assert last["in_flight", ()] == 0
     assert last["processes", ("running",)] == 3
     assert last["breakers", ("closed",)] >= 1
+    assert last["audit_recorded_total", ()] == len(users)
+    assert 1 <= last["acknowledgements_total", ()] <= last["deliveries_total", ()]
     assert last["batch_events_sum", ()] == len(users) * 20 / 19
     assert last["event_age_seconds_count", ()] == last["batch_events_count", ()]
 
@@ -121,6 +123,7 @@ def test_an_outage_of_the_database_is_no_reason_for_a_restart(
         assert exporter.get("/livez") == (200, "ok\n")
         samples = exporter.scrape()
         assert samples["breakers", ("open",)] >= 1
+        assert samples["database_outage_seconds_total", ()] > 0
         faults = [value for (name, _), value in samples.items() if name == "database_faults_total"]
         assert sum(faults) > 0
     finally:
@@ -169,6 +172,7 @@ def test_a_reload_in_which_a_process_was_cut_off_leaves_the_probes_green(
     assert before.isdisjoint(worker.consumer_pids())
     samples = exporter.scrape()
     assert samples["processes", ("gone",)] == 0
+    assert 0 < samples["shutdown_seconds", ()] < 5  # of those that were not cut off
     assert samples["settled_total", ("confirmed",)] == 1  # what was counted before goes on
     assert is_conserved(samples)
 

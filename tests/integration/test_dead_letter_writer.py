@@ -193,6 +193,7 @@ def test_an_exchange_that_leads_nowhere_costs_one_attempt(
     confirmations.wait_for(1)
 
     assert publisher.attempts == 3
+    assert writer.failed_attempts == 1
     assert bodies_in(connection, queue) == [b"event", b"another"]
 
 

@@ -106,6 +106,8 @@ def test_every_metric_but_the_housekeeping_is_on_the_dashboard() -> None:
     stems = {re.sub(r"_(bucket|sum|count)$", "", name) for name in shown}
 
     assert NAMES - stems == {
+        "flashsale_acknowledgements_total",
+        "flashsale_audit_recorded_total",
         "flashsale_audit_written_total",
         "flashsale_batches_total",
         "flashsale_broker_up",
@@ -113,6 +115,7 @@ def test_every_metric_but_the_housekeeping_is_on_the_dashboard() -> None:
         "flashsale_last_commit_timestamp_seconds",
         "flashsale_purchase_queue_consumers",
         "flashsale_queue_consumers",
+        "flashsale_shutdown_seconds",
     }
 
 

@@ -49,6 +49,27 @@ def test_it_starts_open_with_a_probe_due_at_once(breaker: Breaker, clock: Clock)
     assert breaker.next_probe_at == clock()
 
 
+def test_the_time_of_all_outages_is_counted_and_no_other(breaker: Breaker, clock: Clock) -> None:
+    """A worker without purchases may be in its trial for hours, and nothing is wrong."""
+    clock.advance(2)
+    assert breaker.open_seconds == 2
+    probe(breaker)
+    clock.advance(3_600)
+    breaker.succeed()
+    clock.advance(3_600)
+
+    breaker.trip("away")
+    clock.advance(1)
+    breaker.trip("away")
+    clock.advance(4)
+    assert breaker.open_seconds == 7
+    probe(breaker)
+    clock.advance(1)
+    breaker.trip("away")
+    clock.advance(3)
+    assert breaker.open_seconds == 10
+
+
 def test_one_probe_is_on_its_way_at_a_time(breaker: Breaker) -> None:
     breaker.start_probe()
 

@@ -244,6 +244,7 @@ def test_an_unreachable_broker_is_tried_ever_less_often_up_to_a_limit(started: B
     assert waits[0] <= 0.2
     assert min(waits[10:]) >= 1.5
     assert max(waits) <= 3.0
+    assert started.process.tally.failed_channels == 29  # the first turn lost the connection
 
 
 def test_a_channel_that_never_lasts_is_opened_ever_less_often(started: Bench) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from flashsale.batching import Tally
@@ -153,6 +156,23 @@ def test_several_queues_are_summed_and_the_one_with_fewest_consumers_counts() ->
         ("purchase_queue_consumers", ("a",)): 3,
         ("purchase_queue_consumers", ("b",)): 2,
     }
+    assert ("queue_oldest_seconds", ()) not in samples
+
+
+def test_what_waits_is_not_older_than_what_was_taken_last() -> None:
+    bench = Bench(
+        report(counts={"last_event_at": time.time() - 90}),
+        report(counts={"last_event_at": time.time() - 30}, pid=1),
+    )
+    bench.queues.levels = {"purchase": Level(7, 3)}
+    assert bench.samples()["queue_oldest_seconds", ()] == pytest.approx(30, abs=5)
+
+    bench.queues.levels = {"purchase": Level(0, 3)}
+    assert bench.samples()["queue_oldest_seconds", ()] == 0
+
+    bench = Bench(report())
+    bench.queues.levels = {"purchase": Level(7, 3)}
+    assert ("queue_oldest_seconds", ()) not in bench.samples()
 
     bench.queues.levels = {"a": Level(7, 3)}
     samples = bench.samples()
