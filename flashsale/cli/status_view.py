@@ -22,6 +22,9 @@ _UNKNOWN = "?"
 _BARS = "▁▂▃▄▅▆▇█"
 _PLAIN_BARS = "_.:-=+*#"
 _PAST = 40
+# What the other columns take of a line: the names, the numbers, and details that can be read.
+_BESIDE_THE_PAST = 64
+_LEAST_PAST = 8
 _GOOD, _BAD, _QUIET = "green", "bold red", "dim"
 
 
@@ -44,9 +47,9 @@ class Past:
         for line in lines(status):
             self._numbers.setdefault(line.name, deque(maxlen=_PAST)).append(line.number)
 
-    def sparkline(self, name: str, *, plain: bool) -> str:
-        """The numbers as bars from 0 to their greatest, a blank where there was none."""
-        numbers = self._numbers.get(name, ())
+    def sparkline(self, name: str, width: int = _PAST, *, plain: bool) -> str:
+        """The last numbers as bars from 0 to their greatest, a blank where there was none."""
+        numbers = list(self._numbers.get(name, ()))[-width:]
         bars = _PLAIN_BARS if plain else _BARS
         greatest = max((number for number in numbers if number is not None), default=0) or 1
         return "".join(
@@ -55,16 +58,24 @@ class Past:
         )
 
 
-def view(status: Status, past: Past | None = None, *, plain: bool = False) -> RenderableType:
-    """The status as tables; with `past`, each measure has its sparkline. `plain` is ASCII."""
+def view(
+    status: Status, past: Past | None = None, *, width: int = 0, plain: bool = False
+) -> RenderableType:
+    """The status as tables; with `past`, each measure has its sparkline. `plain` is ASCII.
+
+    On a terminal of `width` columns the sparklines leave room to read the rest.
+    """
     table = Table(box=None, pad_edge=False, show_header=False)
-    table.add_column(style="bold")
-    table.add_column(justify="right", min_width=9)
-    if past is not None:
-        table.add_column(width=_PAST, no_wrap=True, style="cyan", justify="right")
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(justify="right", min_width=9, no_wrap=True)
+    looks = min(_PAST, width - _BESIDE_THE_PAST)
+    if past is None or looks < _LEAST_PAST:
+        past = None
+    else:
+        table.add_column(width=looks, no_wrap=True, style="cyan", justify="right")
     table.add_column(overflow="fold")
     for line in lines(status):
-        spark = [past.sparkline(line.name, plain=plain)] if past is not None else []
+        spark = [past.sparkline(line.name, looks, plain=plain)] if past is not None else []
         table.add_row(line.name, line.value, *spark, line.details)
     return Group(table, "", _processes(status))
 

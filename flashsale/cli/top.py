@@ -26,7 +26,8 @@ from flashsale.status import Status, StatusWatch
 def top(interval: float) -> None:
     """Show what `flashsale status` shows, again and again, with the last 40 looks as sparklines.
 
-    Ctrl-C ends it. NO_COLOR takes the colours away.
+    Fewer where the terminal is narrow; below 72 columns, none. Ctrl-C ends it. NO_COLOR takes the
+    colours away.
 
     \b
     Examples:
@@ -47,12 +48,13 @@ def top(interval: float) -> None:
             begun = time.monotonic()
             status = watch.look()
             past.add(status)
-            live.update(page(status, past, plain=console.options.ascii_only), refresh=True)
+            live.update(page(status, past, console), refresh=True)
             time.sleep(max(0.0, begun + interval - time.monotonic()))
 
 
-def page(status: Status, past: Past, *, plain: bool = False) -> RenderableType:
-    """One screen."""
+def page(status: Status, past: Past, console: Console) -> RenderableType:
+    """One screen, as wide as it is now."""
     at = status.at.astimezone().strftime("%H:%M:%S")
     title = Text.assemble(("flashsale top", "bold"), f"  {at}", ("  Ctrl-C ends it", "dim"))
-    return Group(title, "", view(status, past, plain=plain))
+    shown = view(status, past, width=console.width, plain=console.options.ascii_only)
+    return Group(title, "", shown)

@@ -20,6 +20,13 @@ from flashsale.report.figures import Figures
 _INK = "#010203"
 _SOLD = "#2f7ed8"
 _LIMIT = "#d9534f"
+#: In seconds, the longest first.
+_UNITS = {"days": 86_400, "hours": 3_600, "minutes": 60, "seconds": 1}
+# For axes by years, months, days, hours, minutes and seconds: in full, for those who read no clock
+# by its seconds alone; where the next greater begins; and once for the whole axis.
+_TIMES = ["%Y", "%b %Y", "%d %b", "%H:%M", "%H:%M", "%H:%M:%S"]
+_TIMES_AT_ZERO = ["", "%Y", "%b %Y", "%d %b", "%H:%M", "%H:%M:%S"]
+_BESIDE_THE_TIMES = ["UTC", "UTC", "UTC", *["%d %B %Y, UTC"] * 3]
 _STYLE = {
     "font.family": "sans-serif",
     "font.size": 10,
@@ -67,7 +74,9 @@ def stock_chart(figures: Figures) -> str:
 def lag_chart(figures: Figures) -> str:
     """Median and 99th percentile of the time from purchase to order, over the time of the sale."""
     with mpl.rc_context(_STYLE):
-        figure, axes = _axes(figures, "seconds from purchase to order")
+        longest = max((bucket.lag_p99 or 0.0 for bucket in figures.buckets), default=0.0)
+        unit = next((each for each in _UNITS if longest >= 2 * _UNITS[each]), "seconds")
+        figure, axes = _axes(figures, f"{unit} from purchase to order")
         edges = _edges(figures)
         middles = [sum(pair) / 2 for pair in pairwise(edges)]
         for label, colour, lags in (
@@ -76,14 +85,10 @@ def lag_chart(figures: Figures) -> str:
         ):
             # A line breaks where nothing was sold; a point between two breaks has none to be on.
             alone = [at for at in range(len(lags)) if _is_alone(lags, at)]
-            axes.plot(
-                *(middles, [math.nan if lag is None else lag for lag in lags]),
-                color=colour,
-                label=label,
-                marker=".",
-                markevery=alone,
-            )
-        axes.set_ylim(bottom=0)
+            shown = [math.nan if lag is None else lag / _UNITS[unit] for lag in lags]
+            axes.plot(middles, shown, color=colour, label=label)
+            axes.plot([middles[at] for at in alone], [shown[at] for at in alone], ".", color=colour)
+        axes.set_ylim(0, 1.1 * longest / _UNITS[unit] or 1)
         axes.legend(loc="upper right")
         return _svg(figure)
 
@@ -95,7 +100,11 @@ def _axes(figures: Figures, label: str) -> tuple[Figure, Axes]:
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
     locator = AutoDateLocator()
     axes.xaxis.set_major_locator(locator)
-    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+    axes.xaxis.set_major_formatter(
+        ConciseDateFormatter(
+            locator, formats=_TIMES, zero_formats=_TIMES_AT_ZERO, offset_formats=_BESIDE_THE_TIMES
+        )
+    )
     edges = _edges(figures)
     axes.set_xlim(edges[0], edges[-1])
     return figure, axes

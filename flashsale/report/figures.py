@@ -11,9 +11,10 @@ import peewee
 
 from flashsale.verification import UnknownSale
 
-# Charts of about this many points, whether the sale took ten seconds or ten days.
-_BUCKETS = 300
-_BUCKET_SECONDS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 300, 600, 1_800, 3_600, 21_600, 86_400)
+# Charts of no more points than this, whether the sale took a minute or ten days. Of shorter ones
+# there are fewer: within less than half a second, single batches would show and no pace.
+_BUCKETS = 150
+_BUCKET_SECONDS = (0.5, 1, 2, 5, 10, 30, 60, 300, 600, 1_800, 3_600, 21_600, 86_400)
 _DAY = timedelta(days=1)
 
 

@@ -13,6 +13,8 @@ from flashsale.report.charts import lag_chart, pace_chart, stock_chart
 from flashsale.report.figures import Figures
 from flashsale.verification import Verification
 
+_MOST_HOURS = 48
+
 
 @dataclass(frozen=True)
 class DeadLetters:
@@ -90,4 +92,7 @@ def _seconds(value: float) -> str:
         return f"{value:,.1f} s"
     minutes, seconds = divmod(round(value), 60)
     hours, minutes = divmod(minutes, 60)
+    days, hours_left = divmod(hours, 24)
+    if hours >= _MOST_HOURS:
+        return f"{days:,} d {hours_left} h"
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {seconds:02} s"

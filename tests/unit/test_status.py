@@ -38,10 +38,10 @@ def a_status(
     )
 
 
-def drawn(status: Status, past: Past | None = None, *, plain: bool = False) -> str:
-    console = Console(width=160, record=True, force_terminal=False)
+def drawn(status: Status, past: Past | None = None, *, width: int = 160) -> str:
+    console = Console(width=width, record=True, force_terminal=False)
     with console.capture() as capture:
-        console.print(view(status, past, plain=plain))
+        console.print(view(status, past, width=width))
     return capture.get()
 
 
@@ -99,6 +99,20 @@ def test_a_sparkline_rises_to_its_greatest_number_and_has_gaps() -> None:
     assert past.sparkline("purchases", plain=False) == "▁▅ █"
     assert past.sparkline("purchases", plain=True) == "_= #"
     assert "▁▅ █" in drawn(a_status(100), past)
+
+
+@pytest.mark.parametrize(("width", "looks"), [(160, 40), (80, 16), (72, 8), (71, 0), (50, 0)])
+def test_on_a_narrow_terminal_the_past_makes_room_for_the_present(width: int, looks: int) -> None:
+    past = Past()
+    for ready in range(50):
+        past.add(a_status(ready))
+
+    shown = drawn(a_status(49), past, width=width)
+
+    first, *_ = (line for line in shown.splitlines() if line.startswith("purchases"))
+    assert sum(first.count(bar) for bar in "▁▂▃▄▅▆▇█") == looks
+    assert "dead letters" in shown
+    assert len(shown.splitlines()) <= 20
 
 
 def test_a_process_that_does_not_consume_shows_and_why() -> None:
