@@ -8,7 +8,7 @@ from datetime import timedelta
 import click
 
 from flashsale.cli import exits
-from flashsale.cli.shared import DatabaseUrl
+from flashsale.cli.shared import DatabaseUrl, Number
 from flashsale.database import close_database, open_database
 from flashsale.reconcile import Reconciler
 from flashsale.settings import Settings
@@ -33,7 +33,7 @@ def audit() -> None:
 @click.option("--dry-run", is_flag=True, help="Count the missing rows; write nothing.")
 @click.option(
     "--grace",
-    type=click.FloatRange(0, 3_600),
+    type=Number(0, 3_600),
     default=GRACE.total_seconds(),
     show_default=True,
     help="Seconds that an order may wait for its worker to write its row.",

@@ -26,7 +26,7 @@ from flashsale.cli.dead_letters_shared import (
     open_queue,
     quorum_option,
 )
-from flashsale.cli.shared import progress_bar
+from flashsale.cli.shared import Number, progress_bar
 from flashsale.dead_letters import running
 from flashsale.dead_letters.choice import Choice
 from flashsale.dead_letters.editing import Edit
@@ -54,10 +54,8 @@ _dry_run_option = click.option("--dry-run", is_flag=True, help="Show what is mea
 @_dry_run_option
 @_expect_option
 @click.option("--force", is_flag=True, help="Also what would be refused, or had its replays.")
-@click.option("--rate", type=click.FloatRange(0.01), help="Not FLASHSALE_REPLAY_RATE a second.")
-@click.option(
-    "--max-failed", type=click.FloatRange(0, 1), help="Not FLASHSALE_REPLAY_MAX_FAILED_SHARE."
-)
+@click.option("--rate", type=Number(0.01), help="Not FLASHSALE_REPLAY_RATE a second.")
+@click.option("--max-failed", type=Number(0, 1), help="Not FLASHSALE_REPLAY_MAX_FAILED_SHARE.")
 @click.option("--set", "keys", multiple=True, metavar="KEY=VALUE", help="Change the events so.")
 @click.option("--edit", "in_editor", is_flag=True, help="Change one event in $EDITOR.")
 @json_option

@@ -20,7 +20,7 @@ from rich.text import Text
 
 from flashsale.accounting import Line
 from flashsale.cli import exits
-from flashsale.cli.shared import DatabaseUrl, progress_bar
+from flashsale.cli.shared import DatabaseUrl, Number, progress_bar
 from flashsale.demonstration import Demonstration, Mix, Outcome
 from flashsale.logs import configure_command
 from flashsale.settings import Settings
@@ -45,14 +45,14 @@ _STRAYS = {
 )
 @click.option(
     "--repeat-share",
-    type=click.FloatRange(0, 1),
+    type=Number(0, 1),
     default=Mix.repeat_share,
     show_default=True,
     help="Share of good events whose shopper has bought before.",
 )
 @click.option(
     "--bad-share",
-    type=click.FloatRange(0, 1),
+    type=Number(0, 1),
     default=Mix.bad_share,
     show_default=True,
     help="Share of events that can become no order: malformed, or of an unknown sale.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import sys
@@ -40,14 +41,25 @@ def run(command: click.Command, arguments: Sequence[str] | None = None) -> int:
         click.echo("interrupted", err=True)
         return INTERRUPTED
     except BrokenPipeError:
-        # The reader has left; so that the interpreter's last flush does not complain of it too:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_the_rest()  # the reader has left
+        return FAILURE
+    except OSError as error:
+        # Of a file or a disk: the servers' own are FlashsaleErrors.
+        where = f"{error.filename}: " if error.filename else ""
+        click.echo(f"error: {where}{error.strerror or error}", err=True)
+        _drop_the_rest()
         return FAILURE
     except FlashsaleError as error:
         for line in str(error).splitlines():
             click.echo(f"error: {line}", err=True)
         return code_for(error)
     return code if isinstance(code, int) else OK
+
+
+def _drop_the_rest() -> None:
+    """Let the interpreter's last flush of stdout not fail as well, with a traceback."""
+    with contextlib.suppress(OSError, ValueError):  # under a test it may be no file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def code_for(error: FlashsaleError) -> int:

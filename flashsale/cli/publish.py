@@ -17,7 +17,7 @@ from typing import BinaryIO
 import click
 
 from flashsale.cli import exits
-from flashsale.cli.shared import progress_bar
+from flashsale.cli.shared import Number, progress_bar
 from flashsale.client import PurchasePublisher, encode_checked, timestamp_now
 from flashsale.errors import EventRefused
 from flashsale.purchases import Purchase
@@ -47,11 +47,11 @@ _LONGEST_CATCH_UP_SECONDS = 1.0
 )
 @click.option(
     "--repeat-share",
-    type=click.FloatRange(0, 1),
+    type=Number(0, 1),
     default=0.0,
     help="Share of made-up events, 0 to 1, whose shopper has bought before. Default: none.",
 )
-@click.option("--rate", type=click.FloatRange(0.01), help="Most events a second.")
+@click.option("--rate", type=Number(0.01), help="Most events a second.")
 @click.option("--unchecked", is_flag=True, help="Send the file's lines as they are.")
 @click.option(
     "--queue", metavar="NAME", help="Instead of PURCHASE_QUEUE; several are separated by commas."

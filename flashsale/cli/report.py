@@ -52,6 +52,8 @@ def report(sale: str, output: Path, given: DatabaseAddress | None) -> int:
         )
         return exits.USAGE
     settings = Settings.from_env()
+    if not output.absolute().parent.is_dir():  # before the reading, which may take minutes
+        raise click.FileError(str(output), "there is no such folder")
     address = given or settings.database
     if not address.is_postgres:
         raise click.UsageError("a report is made from PostgreSQL, not from SQLite")

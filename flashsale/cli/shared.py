@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -38,6 +39,18 @@ class SaleId(click.ParamType):  # type: ignore[type-arg]
         if not _SALE_ID.fullmatch(value):
             self.fail(f"{value!r} is not a sale's id: 8-4-4-4-12 hexadecimal digits", param, ctx)
         return value.lower()
+
+
+class Number(click.FloatRange):
+    """An option's value that is a number of a range, which NaN is in click's own eyes."""
+
+    def convert(
+        self, value: str | float, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        number: float = super().convert(value, param, ctx)  # type: ignore[arg-type]
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a number", param, ctx)
+        return number
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
+from flashsale.cli.shared import Number
 from flashsale.cli.status_view import Past, view
 from flashsale.settings import Settings
 from flashsale.status import Status, StatusWatch
@@ -18,7 +19,7 @@ from flashsale.status import Status, StatusWatch
 @click.command
 @click.option(
     "--interval",
-    type=click.FloatRange(0.5, 60),
+    type=Number(0.5, 60),
     default=2.0,
     show_default=True,
     help="Seconds between two looks.",

@@ -16,7 +16,7 @@ from flashsale.brokers.connections import answers_within, disconnect, open_block
 from flashsale.brokers.topology import depths
 from flashsale.cli import exits
 from flashsale.cli.publish import Refusals, lines_of
-from flashsale.cli.shared import DatabaseUrl, SaleId, progress_bar
+from flashsale.cli.shared import DatabaseUrl, Number, SaleId, progress_bar
 from flashsale.conservation import Comparison, compare
 from flashsale.database import close_database, open_database
 from flashsale.settings import Settings
@@ -39,14 +39,14 @@ _ANSWER_SECONDS = 5.0
 )
 @click.option(
     "--grace",
-    type=click.FloatRange(0, 3_600),
+    type=Number(0, 3_600),
     default=GRACE.total_seconds(),
     show_default=True,
     help="Seconds that an order may wait for its audit row.",
 )
 @click.option(
     "--timeout",
-    type=click.FloatRange(1, 3_600),
+    type=Number(1, 3_600),
     default=300.0,
     show_default=True,
     help="Seconds that one check may take.",

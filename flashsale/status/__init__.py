@@ -47,7 +47,7 @@ class Status:
         """
         if self.broker is None or self.broker.missing:
             return None
-        last = self.workers.last_event_at if len(self.broker.queues) == 1 else None
+        last = self.workers.last_event_at if len(self.broker.queues) <= 1 else None
         return oldest_at_most(self.broker.purchases.ready, last, self.at.timestamp())
 
     def record(self) -> dict[str, Any]:

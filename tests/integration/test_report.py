@@ -206,6 +206,16 @@ def test_the_page_counts_the_dead_letters_of_its_sale_and_leaves_them_there(
     assert shop.ready(shop.dead_letter_queue) == 3
 
 
+@pytest.mark.parametrize("output", ["nowhere/report.html", "/dev/full"])
+def test_a_page_that_cannot_be_written_is_an_error_that_says_so(
+    postgres_url: str, sale_id: str, output: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["report", sale_id, "-o", output, "--database", postgres_url]
+    assert exits.run(cli, arguments) == exits.FAILURE
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert "there is no such folder" in last or "No space left" in last
+
+
 def test_sqlite_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["report", str(uuid.uuid4()), "-o", str(tmp_path / "report.html")]
     code = exits.run(cli, [*arguments, "--database", f"sqlite:///{tmp_path}/flashsale.db"])

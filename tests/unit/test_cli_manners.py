@@ -65,3 +65,39 @@ def test_help_and_runbook_list_the_exit_codes(capsys: pytest.CaptureFixture[str]
 
     assert {int(code) for code in re.findall(r"^ +(\d+) ", helped, re.MULTILINE)} == codes
     assert {int(code) for code in re.findall(r"\d+", told)} == codes
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["verify", "--grace", "nan"],
+        ["verify", "--timeout", "inf"],
+        ["audit", "reconcile", "--grace", "nan"],
+        ["top", "--interval", "nan"],
+        ["dead-letters", "retry", "--rate", "nan"],
+        ["dead-letters", "retry", "--max-failed", "NaN"],
+        ["publish", "--rate", "inf"],
+        ["demo", "--bad-share", "nan"],
+    ],
+    ids=" ".join,
+)
+def test_what_is_no_number_is_refused(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert exits.run(cli, arguments) == exits.USAGE
+    assert "Invalid value for" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="it is Linux's")
+def test_a_disk_that_is_full_is_an_error_without_a_traceback() -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "flashsale", "completion", "bash"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    assert (done.returncode, done.stderr) == (1, "error: No space left on device\n")
