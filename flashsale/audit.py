@@ -12,8 +12,8 @@ from datetime import UTC, datetime
 from functools import lru_cache, partial
 from itertools import islice
 from operator import attrgetter
-from typing import NamedTuple
 
+import msgspec
 import peewee
 
 from flashsale.database import session
@@ -23,7 +23,7 @@ from flashsale.isolation import RowFault, isolate
 from flashsale.metrics import WorkerMetrics
 from flashsale.models import AuditEventType
 from flashsale.purchases import Purchase
-from flashsale.statements import REPLICATED, array_literal, execute
+from flashsale.statements import REPLICATED, execute, lines
 
 log = logging.getLogger(__name__)
 
@@ -31,8 +31,9 @@ log = logging.getLogger(__name__)
 # where a foreign key error would keep all others from being written.
 _INSERT_POSTGRES = """
 INSERT INTO order_audit_trail (id, sale_id, user_id, event_type, metadata)
-SELECT event.id, event.sale_id, event.user_id, event.event_type, event.metadata
-FROM unnest(%s::uuid[], %s::uuid[], %s::text[], %s::text[], %s::jsonb[])
+SELECT event.id, event.sale_id, event.user_id, event.event_type, event.metadata::jsonb
+FROM unnest(string_to_array(%s, E'\\n')::uuid[], string_to_array(%s, E'\\n')::uuid[],
+            string_to_array(%s, E'\\n'), string_to_array(%s, E'\\n'), string_to_array(%s, E'\\n'))
      AS event (id, sale_id, user_id, event_type, metadata)
 JOIN sales ON sales.id = event.sale_id
 ORDER BY event.id
@@ -50,12 +51,13 @@ ON CONFLICT DO NOTHING
 # One statement takes this many rows at most, however long the queue has grown.
 _ROWS_PER_STATEMENT = 1_000
 _BY_ID = attrgetter("id")
+_COLUMNS = [attrgetter(name) for name in ("id", "sale_id", "user_id", "event_type", "metadata")]
 # So many rows refused and none taken: the table refuses all, and asking for each would cost a
 # statement a row, again and again.
 _PATIENCE = 16
 
 
-class AuditEntry(NamedTuple):
+class AuditEntry(msgspec.Struct, frozen=True, gc=False):
     """One row of the trail. Its id follows from what it says, so writing it twice is harmless."""
 
     id: str
@@ -228,9 +230,13 @@ def report_refused(faults: Sequence[RowFault]) -> None:
 def _insert(database: peewee.Database, events: Sequence[AuditEntry]) -> None:
     with session(database):
         if isinstance(database, peewee.SqliteDatabase):
-            execute(database, _INSERT_SQLITE, [json.dumps(events)])
+            execute(
+                database,
+                _INSERT_SQLITE,
+                [json.dumps([msgspec.structs.astuple(event) for event in events])],
+            )
         else:
-            columns = [array_literal(column) for column in zip(*events, strict=True)]
+            columns = [lines([get(event) for event in events]) for get in _COLUMNS]
             written = execute(database, _INSERT_POSTGRES, columns).rowcount
             if written < len(events):
                 # Those that are there already may be of a commit that is not replicated yet.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
+from functools import lru_cache
 
 
 def new_order_ids(count: int) -> list[str]:
@@ -28,10 +29,11 @@ def new_order_ids(count: int) -> list[str]:
 def audit_id(order_id: str, event_type: str) -> str:
     """The id of the audit row of this type for this order: a UUIDv8 that keeps the order's time.
 
-    A UUIDv5 would do as well for its uniqueness, but scatter the rows over the whole index.
+    It is the order's own id, but for its version and the 12 bits behind it, which tell the type; of
+    the others, 62 are as random as they were. A digest of both, as in a UUIDv5, would cost several
+    times as much, and scatter the rows over the whole index.
     """
-    digest = _digest(f"{order_id}|{event_type}")
-    return f"{order_id[:13]}-8{digest[:3]}-{_VARIANT[digest[3]]}{digest[4:7]}-{digest[7:19]}"
+    return f"{order_id[:14]}{_version_and_type(event_type)}{order_id[18:]}"
 
 
 def audit_id_without_order(sale_id: str, user_id: str, event_type: str) -> str:
@@ -41,6 +43,11 @@ def audit_id_without_order(sale_id: str, user_id: str, event_type: str) -> str:
         f"{digest[20:28]}-{digest[28:32]}-8{digest[:3]}"
         f"-{_VARIANT[digest[3]]}{digest[4:7]}-{digest[7:19]}"
     )
+
+
+@lru_cache(maxsize=64)
+def _version_and_type(event_type: str) -> str:
+    return f"8{_digest(event_type)[:3]}"
 
 
 def _digest(text: str) -> str:

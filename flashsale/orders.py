@@ -15,7 +15,7 @@ from flashsale.errors import EventFault, SystemFault, TransientFault, Unclassifi
 from flashsale.ids import new_order_ids
 from flashsale.isolation import isolate
 from flashsale.purchases import Purchase, Reason
-from flashsale.statements import REPLICATED, array_literal, execute
+from flashsale.statements import REPLICATED, execute, lines
 
 _FOREIGN_KEY_VIOLATION = "23503"
 
@@ -24,7 +24,8 @@ _FOREIGN_KEY_VIOLATION = "23503"
 _INSERT_POSTGRES = """
 INSERT INTO orders (id, sale_id, user_id)
 SELECT event.id, event.sale_id, event.user_id
-FROM unnest(%s::uuid[], %s::uuid[], %s::text[]) AS event (id, sale_id, user_id)
+FROM unnest(string_to_array(%s, E'\\n')::uuid[], string_to_array(%s, E'\\n')::uuid[],
+            string_to_array(%s, E'\\n')) AS event (id, sale_id, user_id)
 JOIN sales ON sales.id = event.sale_id
 ORDER BY event.sale_id, event.user_id COLLATE "C"
 ON CONFLICT (sale_id, user_id) DO NOTHING
@@ -44,7 +45,8 @@ RETURNING id
 # An order that another wrote is a reason to acknowledge only once it is replicated.
 _WHY_NOT_POSTGRES = f"""
 SELECT event.position, orders.id IS NOT NULL, sales.id IS NOT NULL, {REPLICATED}
-FROM unnest(%s::int[], %s::uuid[], %s::text[]) AS event (position, sale_id, user_id)
+FROM unnest(string_to_array(%s, E'\\n')::int[], string_to_array(%s, E'\\n')::uuid[],
+            string_to_array(%s, E'\\n')) AS event (position, sale_id, user_id)
 LEFT JOIN orders ON orders.sale_id = event.sale_id AND orders.user_id = event.user_id
 LEFT JOIN sales ON sales.id = event.sale_id
 """
@@ -160,8 +162,8 @@ class OrderBook:
         sale_ids = [purchase.sale_id for purchase in purchases]
         user_ids = [purchase.user_id for purchase in purchases]
         if self._on_postgres:
-            arrays = map(array_literal, (order_ids, sale_ids, user_ids))
-            rows = self._query(_INSERT_POSTGRES, *arrays)
+            columns = map(lines, (order_ids, sale_ids, user_ids))
+            rows = self._query(_INSERT_POSTGRES, *columns)
         else:
             events = json.dumps(list(zip(order_ids, sale_ids, user_ids, strict=True)))
             rows = self._query(_INSERT_SQLITE, events)
@@ -184,8 +186,8 @@ class OrderBook:
         user_ids = [purchases[index].user_id for index in missing]
         if self._on_postgres:
             positions = [str(index) for index in missing]
-            arrays = map(array_literal, (positions, sale_ids, user_ids))
-            return self._query(_WHY_NOT_POSTGRES, *arrays)
+            columns = map(lines, (positions, sale_ids, user_ids))
+            return self._query(_WHY_NOT_POSTGRES, *columns)
         events = json.dumps(list(zip(missing, sale_ids, user_ids, strict=True)))
         return self._query(_WHY_NOT_SQLITE, events)
 

@@ -4,7 +4,7 @@ The API checks only that a user id is a non-empty string, so every byte here may
 body becomes a :class:`Purchase` or an :class:`~flashsale.errors.EventRefused`, and nothing else.
 
 There are two paths with one set of rules. The *common* one takes a body that is exactly the three
-strings, unescaped, and is fast enough for a whole sale on one core. The *strict* one takes
+strings, and is fast enough for a whole sale on one core. The *strict* one takes
 everything else, and gives the reason of each refusal.
 """
 
@@ -108,15 +108,17 @@ class Purchase(msgspec.Struct, frozen=True, gc=False, rename="camel"):
         """
         if len(body) > max_bytes:
             _refuse(Reason.TOO_LARGE, f"the body has {len(body)} bytes, {max_bytes} are allowed")
-        # Six strings without escapes, all of them decoded: no key can be there twice, no string
-        # can have been skipped unread. Any doubt goes to the strict path.
-        if body.count(b'"') == _QUOTES_OF_THE_COMMON_EVENT and b"\\" not in body:
+        # Three keys and three strings need that many quotes: where they are the three of a
+        # purchase, no other key is there, none twice, and no string has been skipped unread. Any
+        # doubt goes to the strict path.
+        if body.count(b'"') == _QUOTES_OF_THE_COMMON_EVENT:
             try:
                 event = _decode_common(body)
             except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
                 pass
             else:
-                return _checked(event.sale_id, event.user_id, event.timestamp)
+                if event.timestamp is not None:
+                    return _checked(event)
         return _parse_strictly(body, on_unknown_keys)
 
     def encode(self) -> bytes:
@@ -137,13 +139,7 @@ class Purchase(msgspec.Struct, frozen=True, gc=False, rename="camel"):
             return None
 
 
-class _CommonEvent(msgspec.Struct, gc=False, rename="camel"):
-    sale_id: str
-    user_id: str
-    timestamp: str
-
-
-_decode_common = msgspec.json.Decoder(_CommonEvent).decode
+_decode_common = msgspec.json.Decoder(Purchase).decode
 
 
 def _refuse(reason: Reason, explanation: str) -> NoReturn:
@@ -151,9 +147,10 @@ def _refuse(reason: Reason, explanation: str) -> NoReturn:
     raise EventRefused(reason, explanation) from None
 
 
-def _checked(sale_id: str, user_id: str, timestamp: str | None) -> Purchase:
-    """The rules of the fields, for both paths."""
-    sale_id = _canonical_sale_id(sale_id)
+def _checked(purchase: Purchase) -> Purchase:
+    """The purchase with its sale id in lower case; the rules of the fields, for both paths."""
+    sale_id = _canonical_sale_id(purchase.sale_id)
+    user_id = purchase.user_id
     if len(user_id) > MAX_USER_ID_LENGTH:
         _refuse(Reason.LENGTH, f"userId has more than {MAX_USER_ID_LENGTH} characters")
     if not user_id.strip():
@@ -164,7 +161,9 @@ def _checked(sale_id: str, user_id: str, timestamp: str | None) -> Purchase:
             _refuse(Reason.TEXT, "userId holds a control character")
         if _SURROGATE.search(user_id):
             _refuse(Reason.TEXT, "userId holds half of a surrogate pair")
-    return Purchase(sale_id, user_id, timestamp)
+    if sale_id == purchase.sale_id:
+        return purchase
+    return Purchase(sale_id, user_id, purchase.timestamp)
 
 
 @lru_cache(maxsize=1_024)  # refusals are not kept, so an entry is never longer than an id
@@ -185,7 +184,7 @@ def _parse_strictly(body: bytes, on_unknown_keys: Callable[[], object] | None) -
     timestamp = event.get("timestamp")
     if not isinstance(timestamp, str) or _SURROGATE.search(timestamp):
         timestamp = None
-    purchase = _checked(sale_id, user_id, timestamp)
+    purchase = _checked(Purchase(sale_id, user_id, timestamp))
     if on_unknown_keys is not None and not event.keys() <= _KEYS:
         on_unknown_keys()
     return purchase

@@ -30,6 +30,8 @@ _REMINDER_SECONDS = 60.0
 # A channel that lived as long as this was a working one: what ended it is a new trouble.
 _LASTING_SECONDS = 10.0
 _DRAIN_POLL_SECONDS = 0.05
+# While workers are at work, what arrives is looked at this often: nothing would come of it sooner.
+_REST_SECONDS = 0.005
 _LETTERS_AT_CLOSE_SECONDS = 2.0
 
 
@@ -166,7 +168,8 @@ class BatchingConsumer(Consumer, Generic[T]):
             return Batch.probe()
         # With something to hand out, only what has arrived already is taken along.
         seconds = 0.0 if self._batcher.is_ready() else self._patience()
-        deliveries = channel.receive(seconds, self._batcher.wanted())
+        rest = min(seconds, _REST_SECONDS) if self._batcher.is_collecting() else 0.0
+        deliveries = channel.receive(seconds - rest, self._batcher.wanted(), rest=rest)
         if deliveries:
             self._dead_letter(self._batcher.collect(deliveries))
         return None if self._draining else self._batcher.next_batch()

@@ -159,7 +159,7 @@ class EmbeddedChannel:
     def stop_consuming(self) -> None:
         self._consuming = False
 
-    def receive(self, seconds: float, limit: int) -> Sequence[Delivery]:
+    def receive(self, seconds: float, limit: int, *, rest: float = 0.0) -> Sequence[Delivery]:  # noqa: ARG002
         with self._news:
             self._news.wait_for(
                 lambda: self._is_woken or any(map(self._can_give, self._sources)), seconds

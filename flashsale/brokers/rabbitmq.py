@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import os
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -165,6 +166,7 @@ class RabbitmqChannel:
         self._diversion: Diversion | None = None
         self._cancelled: list[str] = []
         self._arrived: list[Delivery] = []
+        self._woken = threading.Event()
         with _losses(self._connection):
             self._channel = connection.channel()
             # For each consumer that begins afterwards, by itself.
@@ -189,11 +191,16 @@ class RabbitmqChannel:
         self._arrived.clear()
         self.give_back(tags)
 
-    def receive(self, seconds: float, limit: int) -> Sequence[Delivery]:
+    def receive(self, seconds: float, limit: int, *, rest: float = 0.0) -> Sequence[Delivery]:
         if self._queues.missing and self._consumed:
             # First, since what pika reads itself meanwhile is sorted in below.
             self._find_missing()
             seconds = min(seconds, LOOK_SECONDS)
+        if rest > 0.0:
+            # A turn of pika's loop costs as much as several events, and it would take one for
+            # each handful that RabbitMQ sends.
+            self._woken.wait(rest)
+            self._woken.clear()
         with _losses(self._connection, seconds):
             self._connection.process_data_events(time_limit=seconds)
             count = 0
@@ -221,6 +228,7 @@ class RabbitmqChannel:
                 self._channel.basic_nack(tag, multiple=False, requeue=True)
 
     def wake(self) -> None:
+        self._woken.set()
         try:
             self._connection.add_callback_threadsafe(_nothing)
         except AMQPError:

@@ -147,11 +147,12 @@ def test_a_purchase_that_the_database_refuses_does_not_cost_its_neighbours(store
     assert store.users() == ["a", "b", "d"]
 
 
-def test_a_value_that_the_driver_cannot_send_is_isolated_and_not_quoted(
-    postgres_store: Store,
+@pytest.mark.parametrize("unsendable", ["secret\0user", "secret\nuser"])
+def test_a_value_that_cannot_be_sent_is_isolated_and_not_quoted(
+    postgres_store: Store, unsendable: str
 ) -> None:
     """Nothing is concluded from it: the purchase keeps no outcome, so it is tried again."""
-    purchases = purchases_of(postgres_store.add_sale(), "a", "secret\0user", "c")
+    purchases = purchases_of(postgres_store.add_sale(), "a", unsendable, "c")
     outcomes: list[Outcome | None] = [None] * 3
 
     with pytest.raises(UnclassifiedFault) as caught:

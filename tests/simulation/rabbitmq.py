@@ -124,7 +124,7 @@ class FakeChannel:
         arrived, self.arrived = self.arrived, []
         self.rabbit.requeue([self.outstanding.pop(delivery.tag) for delivery in arrived])
 
-    def receive(self, seconds: float, limit: int) -> Sequence[Delivery]:  # noqa: ARG002
+    def receive(self, seconds: float, limit: int, *, rest: float = 0.0) -> Sequence[Delivery]:  # noqa: ARG002
         # Like pika's, this hands on all that one read has brought, be it more than `limit`.
         self._require_life()
         self.patience = 0.0 if self.woken or self.arrived else seconds
