@@ -95,6 +95,8 @@ def session(database: peewee.Database) -> Iterator[peewee.Database]:
     except StoreError:
         raise
     except Exception as error:
+        if (interrupt := _interrupt_behind(error)) is not None:
+            raise interrupt from None
         fault = fault_of(error, connected=connected)
         if fault is None:  # not the database's: a mistake of ours must not pass for an outage
             raise
@@ -104,6 +106,13 @@ def session(database: peewee.Database) -> Iterator[peewee.Database]:
             database.close_idle()
         # The driver's own text is cut off here: it quotes values of rows.
         raise fault from None
+
+
+def _interrupt_behind(error: BaseException | None) -> KeyboardInterrupt | None:
+    """The Ctrl-C that ended a statement and its connection, so that the rollback failed too."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__context__
+    return error
 
 
 def close_database(database: peewee.Database) -> None:

@@ -14,6 +14,7 @@ from flashsale.brokers.publishing import ConfirmingPublisher, Outgoing
 from flashsale.cli import exits
 from flashsale.cli.dead_letters_change import discard, retry
 from flashsale.cli.dead_letters_shared import (
+    Wanted,
     choosing,
     id_option,
     json_option,
@@ -122,7 +123,7 @@ def groups(choice: Choice, by_sale: bool, as_json: bool, quorum: bool) -> int:
 
 
 @dead_letters.command()
-@click.argument("id", metavar="ID")
+@click.argument("id", metavar="ID", type=Wanted())
 @json_option
 @quorum_option
 def show(id: str, as_json: bool, quorum: bool) -> int:  # noqa: A002  # click names it so

@@ -36,6 +36,17 @@ class Age(click.ParamType):  # type: ignore[type-arg]  # generic in recent versi
             self.fail(str(problem), param, ctx)
 
 
+class Wanted(click.ParamType):  # type: ignore[type-arg]
+    """What is looked for: not nothing, which a variable of a shell that is not set would give."""
+
+    name = "TEXT"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if not value.strip():
+            self.fail("it is empty, and would mean every letter", param, ctx)
+        return value
+
+
 def _reasons_of_ours(_: click.Context, __: click.Parameter, begun: str) -> list[str]:
     return [reason.value for reason in Reason if reason.value.startswith(begun)]
 
@@ -45,7 +56,12 @@ quorum_option = click.option(
     "--quorum", is_flag=True, help="Look also at a quorum queue, which counts each look."
 )
 id_option = click.option(
-    "--id", "ids", multiple=True, metavar="ID", help="An id of `list`, or its beginning."
+    "--id",
+    "ids",
+    type=Wanted(),
+    multiple=True,
+    metavar="ID",
+    help="An id of `list`, or its beginning.",
 )
 
 
@@ -92,7 +108,7 @@ def choosing(command: F) -> F:
             click.option("--user", metavar="ID", help="Of this shopper."),
             click.option("--older", type=Age(), help="Died longer ago: 90s, 15m, 2h, 3d."),
             click.option("--newer", type=Age(), help="Died less long ago."),
-            click.option("--text", help="In body or headers, in any case."),
+            click.option("--text", type=Wanted(), help="In body or headers, in any case."),
         )
     ):
         with_choice = option(with_choice)

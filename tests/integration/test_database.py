@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import signal
 import threading
 import time
 import traceback
@@ -136,6 +137,19 @@ def test_a_session_that_stays_read_only_is_not_used_again(postgres_url: str) -> 
             ask(database, "CREATE TABLE anything ()")
 
         assert ask(database, "SHOW default_transaction_read_only") == "off"
+
+
+def test_an_interrupt_within_a_statement_is_no_fault_of_the_database(postgres_url: str) -> None:
+    """Ctrl-C ends the statement by ending its connection, so the rollback fails as well."""
+    database = open_database(parse_database_url(postgres_url))
+    timer = threading.Timer(0.3, signal.raise_signal, [signal.SIGINT])
+    timer.start()
+    try:
+        with pytest.raises(KeyboardInterrupt), session(database), database.atomic():
+            database.execute_sql("SELECT pg_sleep(5)")
+    finally:
+        timer.join()
+        close_database(database)
 
 
 def test_nested_sessions_share_a_connection(postgres_url: str) -> None:

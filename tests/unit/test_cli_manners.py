@@ -88,6 +88,16 @@ def test_what_is_no_number_is_refused(
     assert "Invalid value for" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("option", ["--id", "--text"])
+@pytest.mark.parametrize("command", ["retry", "discard"])
+def test_an_empty_choice_does_not_mean_every_dead_letter(
+    command: str, option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As where a script's variable is not set."""
+    assert exits.run(cli, ["dead-letters", command, option, ""]) == exits.USAGE
+    assert "would mean every letter" in capsys.readouterr().err
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="it is Linux's")
 def test_a_disk_that_is_full_is_an_error_without_a_traceback() -> None:
     with Path("/dev/full").open("wb") as full:
