@@ -158,6 +158,11 @@ def test_several_queues_are_summed_and_the_one_with_fewest_consumers_counts() ->
     }
     assert ("queue_oldest_seconds", ()) not in samples
 
+    bench.queues.levels = {"a": Level(7, 3)}
+    samples = bench.samples()
+    assert samples["queue_messages", ("purchase",)] == 7
+    assert samples["queue_consumers", ("purchase",)] == 0
+
 
 def test_what_waits_is_not_older_than_what_was_taken_last() -> None:
     bench = Bench(
@@ -173,11 +178,6 @@ def test_what_waits_is_not_older_than_what_was_taken_last() -> None:
     bench = Bench(report())
     bench.queues.levels = {"purchase": Level(7, 3)}
     assert ("queue_oldest_seconds", ()) not in bench.samples()
-
-    bench.queues.levels = {"a": Level(7, 3)}
-    samples = bench.samples()
-    assert samples["queue_messages", ("purchase",)] == 7
-    assert samples["queue_consumers", ("purchase",)] == 0
 
 
 def test_while_rabbitmq_is_away_nothing_is_said_of_its_queues() -> None:
