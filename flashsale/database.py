@@ -179,6 +179,11 @@ class PostgresDatabase(PooledPostgresqlDatabase):  # type: ignore[misc]
         """Let no call wait past `give_up_at` (``time.monotonic()``), also those that wait now."""
         self._give_up_at = give_up_at
 
+    def hurry_in(self, seconds: float) -> None:
+        """Let no call wait past `seconds` from now, and more only for hosts that say nothing."""
+        others = len(self._hosts) - 1
+        self.hurry(time.monotonic() + seconds + others * CONNECT_TIMEOUT_SECONDS)
+
     def warned(self) -> bool:
         """Whether the server has warned of something since this was last asked.
 

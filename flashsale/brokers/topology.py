@@ -32,12 +32,21 @@ class Part(NamedTuple):
 
 
 def purchase_queue_arguments(dead_letter_queue: str, queue_type: QueueType) -> dict[str, str]:
-    """What the purchase queue is declared with; the dead-letter queue has no argument."""
-    arguments = {
+    """What the purchase queue is declared with."""
+    return {
         "x-dead-letter-exchange": "",
         "x-dead-letter-routing-key": dead_letter_queue,
+        **dead_letter_queue_arguments(queue_type),
     }
-    return arguments | ({"x-queue-type": queue_type} if queue_type == "quorum" else {})
+
+
+def dead_letter_queue_arguments(queue_type: QueueType) -> dict[str, str]:
+    """What the dead-letter queue is declared with: nothing but its type, and no type if classic.
+
+    It is of the purchase queue's type: a classic one lives on one node of a cluster, and while that
+    is down no worker could begin to consume.
+    """
+    return {"x-queue-type": queue_type} if queue_type == "quorum" else {}
 
 
 def ensure_topology(
@@ -58,7 +67,8 @@ def ensure_topology(
     """
     arguments = purchase_queue_arguments(dead_letter_queue, queue_type)
     # The dead-letter queue first: from their first moment the others must not drop a message.
-    notices = [ensure_queue(connection, dead_letter_queue, {})]
+    of_letters = dead_letter_queue_arguments(queue_type)
+    notices = [ensure_queue(connection, dead_letter_queue, of_letters)]
     notices += [ensure_queue(connection, queue, arguments) for queue in purchase_queues]
     return [notice for notice in notices if notice]
 

@@ -15,6 +15,7 @@ from typing import Any
 import pika
 
 from flashsale.brokers.topology import (
+    dead_letter_queue_arguments,
     ensure_dead_letter_exchange,
     ensure_queue,
     purchase_queue_arguments,
@@ -46,6 +47,7 @@ class WorkerQueues:
         self._arguments = purchase_queue_arguments(
             settings.dead_letter_queue, settings.purchase_queue_type
         )
+        self._of_letters = dead_letter_queue_arguments(settings.purchase_queue_type)
         self._seen: set[str] = set()
         self._refused: set[str] = set()
         self._reported_at: dict[str, float] = {}
@@ -66,7 +68,7 @@ class WorkerQueues:
             BrokerMisconfigured: the dead-letter queue, or each of the others, cannot be used.
             BrokerUnavailable: the connection was lost.
         """
-        self._reach(connection, self._dead_letter_queue, {})
+        self._reach(connection, self._dead_letter_queue, self._of_letters)
         problems = {}
         for queue in self._queues:
             try:

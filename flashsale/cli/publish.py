@@ -19,7 +19,7 @@ import click
 from flashsale.cli import exits
 from flashsale.cli.shared import Number, progress_bar
 from flashsale.client import PurchasePublisher, encode_checked, timestamp_now
-from flashsale.errors import EventRefused
+from flashsale.errors import BrokerError, EventRefused, PublishUnconfirmed
 from flashsale.purchases import Purchase
 from flashsale.settings import Settings
 
@@ -30,6 +30,9 @@ _READ_BYTES = 262_144
 # Far above any event the worker reads, so that --unchecked can send one that is too large.
 _LONGEST_LINE_BYTES = 1_048_576
 _REFUSALS_SHOWN = 20
+# A quorum queue has a new leader within seconds.
+_OTHER_NODES_SECONDS = 15.0
+_OTHER_NODES_PAUSE_SECONDS = 0.5
 # Made-up events carry the time, so at a limited rate they are made shortly before they leave.
 _MADE_AHEAD_SECONDS = 0.05
 # What the pace lost in a shorter pause than this is made up for.
@@ -72,8 +75,9 @@ def publish(
 
     FILE holds one JSON event a line; - is standard input, which may be endless. A line that the
     worker would refuse is named and left out, and the exit code is 5. After a failure the same
-    events can be published again: a second copy makes no second order. Over several queues they
-    are spread by shopper.
+    events can be published again: a second copy makes no second order. Where RABBITMQ_URL names
+    several nodes, that is done by itself when one of them fails. Over several queues they are
+    spread by shopper.
 
     \b
     Examples:
@@ -110,7 +114,7 @@ def publish(
                 click.echo(f"notice: {notice}", err=True)
             for group in groups if rate is None else paced(groups, rate):
                 with _interrupts_deferred():
-                    publisher.publish_bodies(group)
+                    publish_group(publisher, group, nodes=len(settings.broker_urls))
                 show(publisher.confirmed)
     except KeyboardInterrupt:
         code = exits.INTERRUPTED
@@ -129,6 +133,27 @@ def _settings(queues: str | None) -> Settings:
         # Of the worker's own queues, whose dead letters go where its first one says.
         return replace(given, dead_letter_queue=settings.dead_letter_queue)
     return given
+
+
+def publish_group(publisher: PurchasePublisher, group: Group, *, nodes: int) -> None:
+    """Publish a group; of several nodes another one takes what the first has not confirmed.
+
+    Raises:
+        BrokerError: a single node failed, or all of several for some time.
+    """
+    until = time.monotonic() + (_OTHER_NODES_SECONDS if nodes > 1 else 0.0)
+    while True:
+        try:
+            publisher.publish_bodies(group)
+        except BrokerError as error:
+            if time.monotonic() >= until:
+                raise
+            if isinstance(error, PublishUnconfirmed):
+                click.echo(f"notice: {error}; that is done now", err=True)
+                group = [body for at, body in enumerate(group) if not error.is_confirmed(at)]
+        else:
+            return
+        time.sleep(_OTHER_NODES_PAUSE_SECONDS)
 
 
 def made_up(sale: str, count: int, *, user_prefix: str, repeat_share: float) -> Iterator[bytes]:

@@ -64,21 +64,28 @@ def examine_broker(settings: Settings, management: tuple[str, int] | None) -> It
                 f"RabbitMQ at {address(node)} fell silent; look at its log, then run this again"
             ) from error
         yield from findings
-        yield from examine_policies(node, management, settings)
+        yield from examine_policies(node, management, settings, _numbers(connection))
     finally:
         for _, connection in connections:
             disconnect(connection, _ANSWER_SECONDS)
 
 
 def _version(node: pika.URLParameters, connection: pika.BlockingConnection) -> Finding:
-    # pika keeps what the server says of itself below its blocking connection.
-    properties = connection._impl.server_properties or {}
-    version = str(properties.get("version", ""))
-    says = f"RabbitMQ {version or 'of unknown version'} at {address(node)}"
-    numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
+    says = f"RabbitMQ {_told_version(connection) or 'of unknown version'} at {address(node)}"
+    numbers = _numbers(connection)
     if numbers and numbers < _OLDEST:
         return warn("rabbitmq", says, "flashsale is not tried with it: use 3.10 or later")
     return ok("rabbitmq", says)
+
+
+def _told_version(connection: pika.BlockingConnection) -> str:
+    # pika keeps what the server says of itself below its blocking connection.
+    return str((connection._impl.server_properties or {}).get("version", ""))
+
+
+def _numbers(connection: pika.BlockingConnection) -> tuple[int, ...]:
+    parts = _told_version(connection).split(".")[:2]
+    return tuple(int(part) for part in parts if part.isdigit())
 
 
 def _exchange(connection: pika.BlockingConnection, name: str) -> Finding:

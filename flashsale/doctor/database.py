@@ -10,6 +10,7 @@ import peewee
 
 from flashsale.database import PostgresDatabase, close_database, open_database, session
 from flashsale.doctor.finding import Finding, fail, ok, warn
+from flashsale.doctor.replication import examine_hosts, examine_replication
 from flashsale.doctor.schema import examine_schema
 from flashsale.errors import StoreError, SystemFault
 from flashsale.settings import Settings
@@ -42,23 +43,27 @@ SELECT current_setting('max_connections')::int
 def examine_database(
     settings: Settings, processes: int, *, now: Callable[[], float] = time.time
 ) -> Iterator[Finding]:
-    """All of the database, for a worker of so many processes, in five seconds at most.
+    """All of the database, for a worker of so many processes, in five seconds for each host.
 
     Raises:
         StoreError: it cannot be reached, is refused for its settings, or fell silent.
     """
     address = settings.database
     database = open_database(address, statement_timeout_seconds=_ANSWER_SECONDS)
-    if isinstance(database, PostgresDatabase):
-        database.hurry(time.monotonic() + _ANSWER_SECONDS)
-    elif not Path(address.name).exists():  # to connect would make the file
+    if (
+        not address.is_postgres and not Path(address.name).exists()
+    ):  # to connect would make the file
         raise SystemFault(f"there is no file {address.name}: run `flashsale migrate`")
     try:
+        if isinstance(database, PostgresDatabase):
+            yield from examine_hosts(address, _ANSWER_SECONDS)
+            database.hurry_in(_ANSWER_SECONDS)
         with session(database):
             if isinstance(database, PostgresDatabase):
                 yield _server(database, str(address))
                 yield from session_findings(_shown(database))
                 yield from _writable(database)
+                yield examine_replication(database, len(address.hosts))
                 yield _budget(database, address.pool_size, processes)
                 yield clock_skew(database, now)
             else:

@@ -14,6 +14,7 @@ import pika
 
 from flashsale.doctor.finding import Finding, ok, unknown
 from flashsale.doctor.queues import losses
+from flashsale.doctor.quorum import examine_quorum
 from flashsale.settings import Settings
 
 _PORT, _TLS_PORT = 15_672, 15_671
@@ -26,9 +27,12 @@ class _NotTold(Exception):
 
 
 def examine_policies(
-    node: pika.URLParameters, management: tuple[str, int] | None, settings: Settings
+    node: pika.URLParameters,
+    management: tuple[str, int] | None,
+    settings: Settings,
+    version: tuple[int, ...],
 ) -> Iterator[Finding]:
-    """Whether a policy makes any of the queues lose messages."""
+    """Whether a policy, or what quorum queues do by themselves, makes any lose messages."""
     for queue in (*settings.purchase_queues, settings.dead_letter_queue):
         try:
             found = _ask(
@@ -45,7 +49,11 @@ def examine_policies(
         definition = found.get("effective_policy_definition") or {}
         if not isinstance(definition, dict):  # an empty one is a list in some versions
             definition = {}
-        yield from list(losses("policies", queue, definition, "policy")) or [
+        findings = list(losses("policies", queue, definition, "policy"))
+        if found.get("type") == "quorum":
+            of_letters = queue == settings.dead_letter_queue
+            findings += examine_quorum(found, definition, version, of_letters=of_letters)
+        yield from findings or [
             ok("policies", f"{queue!r} has {'a harmless' if definition else 'no'} policy")
         ]
 

@@ -13,7 +13,11 @@ from typing import Any
 import pika
 from pika.exceptions import ChannelClosedByBroker
 
-from flashsale.brokers.topology import purchase_queue_arguments, refusal
+from flashsale.brokers.topology import (
+    dead_letter_queue_arguments,
+    purchase_queue_arguments,
+    refusal,
+)
 from flashsale.doctor.finding import Finding, fail, ok, unknown, warn
 from flashsale.settings import Settings
 
@@ -32,6 +36,8 @@ _LOSING = {
     "max-length": "RabbitMQ removes what is more",
     "max-length-bytes": "RabbitMQ removes what is more",
 }
+_REFUSING = "RabbitMQ refuses what is more, which no publisher hears that asks no confirm"
+_LENGTHS = ("max-length", "max-length-bytes")
 _API_NAMES = {"purchase": "purchase_queue", "purchase.XQ": "purchase_dlq"}
 
 
@@ -39,17 +45,20 @@ def examine_queues(connection: pika.BlockingConnection, settings: Settings) -> I
     """Whether all are there, and as the contract with the API wants them."""
     letters = settings.dead_letter_queue
     contract = purchase_queue_arguments(letters, settings.purchase_queue_type)
-    yield from _examine(connection, "dead-letter-queue", letters, {})
+    of_letters = dead_letter_queue_arguments(settings.purchase_queue_type)
+    yield from _examine(connection, "dead-letter-queue", letters, of_letters)
     for queue in settings.purchase_queues:
         yield from _examine(connection, "purchase-queue", queue, contract)
 
 
 def losses(check: str, queue: str, arguments: Mapping[str, Any], source: str) -> Iterator[Finding]:
     """Of the arguments, or of a policy's definition: those by which the queue loses messages."""
-    for name, danger in _LOSING.items():
+    refuses = str(arguments.get("overflow")).startswith("reject-publish")
+    for name, loss in _LOSING.items():
         value = arguments.get(name)
         if value is None:
             continue
+        danger = _REFUSING if refuses and name in _LENGTHS else loss
         remedy = (
             "clear it with `rabbitmqctl clear_policy`, or change its definition"
             if source == "policy"
@@ -173,11 +182,16 @@ def _other(check: str, queue: str, name: str, value: Any) -> Finding:
         )
     remedy = "nothing, if you made it so; the API's declaration of it is refused"
     if name == "queue-type":
-        remedy = (
-            f"set PURCHASE_QUEUE_TYPE={value or 'classic'}, if you made it so"
-            if check == "purchase-queue"
-            else "it counts each look at a letter: set delivery-limit -1 by a policy"
-        )
+        if check == "purchase-queue":
+            remedy = f"set PURCHASE_QUEUE_TYPE={value or 'classic'}, if you made it so"
+        elif value == "quorum":
+            remedy = "it counts each look at a letter: set delivery-limit -1 by a policy"
+        else:
+            remedy = (
+                "it lives on one node, and while that is down no worker begins to consume: move the"
+                " letters by `flashsale dead-letters export` and `import`, delete it in between,"
+                " and run `flashsale topology`"
+            )
     return warn(check, f"{queue!r} has {name}={value!r}, which the contract does not", remedy)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -56,7 +55,7 @@ class DatabaseWatch:
             StoreError: the database does not answer, or tables are missing.
         """
         if isinstance(self._database, PostgresDatabase):
-            self._database.hurry(time.monotonic() + _ANSWER_SECONDS)
+            self._database.hurry_in(_ANSWER_SECONDS)
         elif not Path(self._address.name).exists():  # to connect would make the file
             raise SystemFault(f"there is no file {self._address.name}: run `flashsale migrate`")
         with session(self._database):

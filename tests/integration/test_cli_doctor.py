@@ -100,12 +100,6 @@ def delete_exchange(patient: Patient) -> None:
             "purchase-queue",
             "dead-letter-routing-key='purchase_dlq'",
         ),
-        (
-            lambda patient: patient.set(PURCHASE_QUEUE_TYPE="quorum"),
-            "warn",
-            "purchase-queue",
-            "queue-type=",
-        ),
         (delete_exchange, "warn", "dead-letter-exchange", "does not exist"),
     ],
 )
@@ -221,6 +215,19 @@ def test_silent_servers_are_named_and_do_not_hold_it_up(patient: Patient) -> Non
         ("database", "fail"),
     ]
     assert "canary" not in json.dumps(findings)
+
+
+def test_classic_queues_are_named_where_quorum_queues_are_wanted(patient: Patient) -> None:
+    patient.set(PURCHASE_QUEUE_TYPE="quorum")
+
+    code, findings = patient.examine()
+
+    assert code == exits.OK
+    assert [(finding["level"], finding["check"]) for finding in findings] == [
+        ("warn", "dead-letter-queue"),
+        ("warn", "purchase-queue"),
+    ]
+    assert "lives on one node" in findings[0]["remedy"]
 
 
 def test_of_several_nodes_each_that_is_away_is_named(patient: Patient) -> None:

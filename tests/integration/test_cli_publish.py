@@ -18,6 +18,7 @@ from flashsale.purchases import Purchase
 from tests.conftest import QueueNames
 from tests.support.rabbitmq import PrivateRabbitMQ
 from tests.support.waiting import wait_until
+from tests.torture.proxy import Fault, Proxy
 
 SALE = "0b0e4c8a-6f1d-4b7e-9a53-2f6f0c1d8e11"
 GOOD = Purchase(SALE, "shopper", "2026-01-02T03:04:05.678Z").encode()
@@ -154,3 +155,27 @@ def test_an_interrupt_at_full_speed_waits_for_what_is_under_way_and_counts_it(
     assert b"Traceback" not in err
     published = json.loads(out)["published"]
     assert 0 < published == depth(rabbitmq_server, queue_names.purchase_queue)
+
+
+def test_what_a_lost_node_has_not_confirmed_goes_to_the_next(
+    environment: dict[str, str], rabbitmq_server: PrivateRabbitMQ, queue_names: QueueNames
+) -> None:
+    count = 20_000
+    with Proxy(rabbitmq_server.port) as node:
+        first = f"amqp://guest:guest@127.0.0.1:{node.port}"
+        environment["RABBITMQ_URL"] = f"{first};{rabbitmq_server.url()}"
+        with started(environment, "--sale", SALE, "--count", str(count)) as process:
+            wait_until(
+                lambda: depth(rabbitmq_server, queue_names.purchase_queue), SECONDS, "events come"
+            )
+            node.impose(Fault(drop_replies=True))
+            wait_until(
+                lambda: any(link.is_torn for link in node.links()), SECONDS, "a confirm is lost"
+            )
+            node.impose(Fault(refuse=True))
+            node.cut()
+            _, talk = process.communicate(timeout=SECONDS)
+
+    assert process.returncode == exits.OK
+    assert b"may or may not have arrived" in talk
+    assert depth(rabbitmq_server, queue_names.purchase_queue) >= count

@@ -6,13 +6,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import peewee
 import pytest
 
 from flashsale.audit import AuditEntry, now, write_events
-from flashsale.database import close_database, open_database
+from flashsale.database import close_database, open_database, session
+from flashsale.doctor.replication import examine_hosts, examine_replication
 from flashsale.errors import StoreError, SystemFault, TransientFault
 from flashsale.ids import new_order_ids
 from flashsale.migration import migrate
@@ -254,3 +255,67 @@ def quiet(position: Callable[[], Any]) -> None:
         return bool(position() == before)
 
     wait_until(stands, 10, "the server is quiet")
+
+
+class Asked(NamedTuple):
+    level: str
+    says: str
+
+
+def examined(primary: PrivatePostgres, *hosts: PrivatePostgres) -> dict[str, Asked]:
+    """What the doctor finds about the hosts and their replication."""
+    where = ",".join(f"127.0.0.1:{host.port}" for host in hosts or (primary,))
+    address = parse_database_url(f"postgresql://postgres@{where}/flashsale")
+    database = open_database(address)
+    try:
+        with session(database):
+            findings = [
+                *examine_hosts(address, 2.0),
+                examine_replication(database, len(address.hosts)),
+            ]
+    finally:
+        close_database(database)
+    return {
+        "away" if "cannot be reached" in finding.says else finding.check: Asked(
+            finding.level, finding.says
+        )
+        for finding in findings
+    }
+
+
+def test_the_doctor_knows_the_primary_from_its_standby(
+    primary: PrivatePostgres, standby: PrivateStandby
+) -> None:
+    found = examined(primary, standby, primary)
+    assert found["hosts"].says.startswith(f"127.0.0.1:{primary.port} takes writes")
+    assert {asked.level for asked in found.values()} == {"ok"}
+
+
+def test_the_doctor_names_two_primaries(
+    primary: PrivatePostgres, standby: PrivateStandby, postgres_server: PrivatePostgres
+) -> None:
+    found = examined(primary, primary, postgres_server)
+    assert found["hosts"].level == "fail"
+    assert "both take writes" in found["hosts"].says
+
+
+def test_the_doctor_names_a_host_that_is_away_and_a_standby_that_confirms_nothing(
+    primary: PrivatePostgres, standby: PrivateStandby
+) -> None:
+    standby.crash()
+    found = examined(primary, primary, standby)
+    assert found["replication"].level == "fail"
+    assert "none confirms" in found["replication"].says
+    assert found["away"].level == "warn"
+
+
+def test_the_doctor_names_a_failover_that_would_lose_orders(
+    primary: PrivatePostgres, standby: PrivateStandby
+) -> None:
+    primary.replicate_to()
+    try:
+        found = examined(primary, primary, standby)
+    finally:
+        primary.replicate_to(standby)
+    assert found["replication"].level == "warn"
+    assert "a failover loses" in found["replication"].says

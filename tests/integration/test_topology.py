@@ -90,13 +90,14 @@ def test_what_the_purchase_queue_rejects_is_in_the_dead_letter_queue(
     assert next(dead_letters)[2] == b"event"
 
 
-def test_a_quorum_queue_is_one_when_it_is_asked_for(
+def test_both_are_quorum_queues_when_it_is_asked_for(
     connection: pika.BlockingConnection, queue_names: QueueNames
 ) -> None:
     assert ensure(connection, queue_names, quorum=True) == []
 
-    (notice,) = ensure(connection, queue_names)
-    assert "x-queue-type" in notice
+    for queue, notice in zip(reversed(queue_names), ensure(connection, queue_names), strict=True):
+        assert f"'{queue}'" in notice
+        assert "x-queue-type" in notice
 
 
 def test_queues_with_other_arguments_are_used_and_each_one_is_told(

@@ -29,21 +29,30 @@ class PrivateRabbitMQ:
     """A node on 127.0.0.1 with data of its own, gone with the ``with`` block or the process.
 
     `settings` are added to its rabbitmq.conf. `management` adds the HTTP API, for the user guest,
-    and seconds to the start. One thread at a time may start and stop it.
+    and seconds to the start. A node made `beside` another can be its peer, where both are
+    configured so; the other has to be started first. One thread at a time may start and stop it.
     """
 
     def __init__(
-        self, *, management: bool = False, settings: Mapping[str, str] | None = None
+        self,
+        *,
+        management: bool = False,
+        settings: Mapping[str, str] | None = None,
+        beside: PrivateRabbitMQ | None = None,
     ) -> None:
         self._scripts, self._epmd_program = _find_programs()
         self._process: GuardedProcess | None = None
         self._epmd: GuardedProcess | None = None
         self.port = free_port()
-        self._epmd_port, self._distribution_port = free_port(), free_port()
+        self._beside = beside
+        self._epmd_port: int = beside._epmd_port if beside else free_port()
+        self._cookie: str = beside._cookie if beside else secrets.token_hex(16)
+        self._distribution_port = free_port()
         self._management_port = free_port() if management else None
-        self._node = f"flashsale-{os.getpid()}-{self.port}@127.0.0.1"
+        #: Its name, by which its peers know it.
+        self.name = f"flashsale-{os.getpid()}-{self.port}@127.0.0.1"
         self.folder = Path(tempfile.mkdtemp(prefix="flashsale-rabbitmq-"))
-        self._configure(settings or {})
+        self.configure(settings or {})
 
     def __enter__(self) -> PrivateRabbitMQ:
         try:
@@ -62,6 +71,11 @@ class PrivateRabbitMQ:
         if self._process is None:
             raise RuntimeError("the private RabbitMQ is not running: call start() first")
         return self._process.pid
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it was started, and neither stopped nor killed since."""
+        return self._process is not None
 
     @property
     def pids(self) -> tuple[int, ...]:
@@ -87,7 +101,7 @@ class PrivateRabbitMQ:
             TimeoutError: it accepts no connections.
         """
         log = self.folder / "node.log"
-        if self._epmd is None:
+        if self._epmd is None and self._beside is None:
             self._epmd = GuardedProcess(
                 [self._epmd_program, "-address", "127.0.0.1", "-port", str(self._epmd_port)],
                 folder=self.folder,
@@ -153,7 +167,8 @@ class PrivateRabbitMQ:
         )
         return answer.stdout
 
-    def _configure(self, settings: Mapping[str, str]) -> None:
+    def configure(self, settings: Mapping[str, str]) -> None:
+        """Write its rabbitmq.conf, which the next start reads; `settings` are added to it."""
         lines = {"listeners.tcp.1": f"127.0.0.1:{self.port}", **settings}
         if self._management_port is not None:
             lines["management.tcp.ip"] = "127.0.0.1"
@@ -164,14 +179,15 @@ class PrivateRabbitMQ:
         (self.folder / "enabled_plugins").write_text(plugins)
         (self.folder / "rabbitmq-env.conf").touch()
         cookie = self.folder / ".erlang.cookie"
-        cookie.write_text(secrets.token_hex(16))
+        cookie.unlink(missing_ok=True)
+        cookie.write_text(self._cookie)
         cookie.chmod(0o400)  # Erlang refuses a cookie that others may read
 
     def _environment(self) -> dict[str, str]:
         # With the name given here the VM is distributed from its start, and RabbitMQ need not
         # boot a second VM only to have epmd started.
         distribution = (
-            f"-name {self._node} {_LOOPBACK}"
+            f"-name {self.name} {_LOOPBACK}"
             f" -kernel inet_dist_listen_min {self._distribution_port}"
             f" -kernel inet_dist_listen_max {self._distribution_port}"
         )
@@ -180,7 +196,7 @@ class PrivateRabbitMQ:
             "HOME": str(self.folder),
             "LANG": "C.UTF-8",
             "ERL_EPMD_PORT": str(self._epmd_port),
-            "RABBITMQ_NODENAME": self._node,
+            "RABBITMQ_NODENAME": self.name,
             "RABBITMQ_USE_LONGNAME": "true",
             "RABBITMQ_MNESIA_BASE": str(self.folder / "mnesia"),
             "RABBITMQ_LOG_BASE": str(self.folder / "log"),

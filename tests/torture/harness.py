@@ -118,7 +118,9 @@ class Round:
         environment = {
             **_SETTINGS,
             "DATABASE_URL": stage.worker_database_url(place.database) + database_query,
-            "RABBITMQ_URL": stage.worker_broker_url + broker_query,
+            "RABBITMQ_URL": ";".join(
+                node + broker_query for node in stage.worker_broker_url.split(";")
+            ),
             "PURCHASE_QUEUE": ",".join(self.queues),
             "DEAD_LETTER_QUEUE": place.dead_letter_queue,
             **(settings or {}),
@@ -220,6 +222,22 @@ class Round:
             time.sleep(_POLL_SECONDS)
         self.report.recoveries.append(LIVENESS_SECONDS)
         self.report.problems.append(f"no order within {LIVENESS_SECONDS:g} s of healing")
+
+    def sells_again(self, seconds: float) -> None:
+        """All works again from now on: measure until an event that is published now is an order.
+
+        For a queue that is away: a worker may hold events from before, and commit them meanwhile.
+        """
+        begin = time.monotonic()
+        key = self.load.publish_one().key
+        assert key is not None
+        found = "SELECT 1 FROM orders WHERE sale_id = %s AND user_id = %s"
+        self.expect_within(
+            lambda: self.query(found, *key),
+            seconds - (time.monotonic() - begin),
+            f"an event is an order within {seconds:g} s",
+        )
+        self.report.recoveries.append(time.monotonic() - begin)
 
     def take_all(self, queue: str) -> list[tuple[bytes, Mapping[str, Any]]]:
         """Take every message out of a queue: its body and its headers."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from collections.abc import Callable, Sequence
 
 from flashsale.brokers.publishing import ConfirmingPublisher, Outgoing
@@ -33,7 +34,9 @@ class Load:
         self._choice = choice
         self._source = source
         self._queues = queues
-        self._publisher = ConfirmingPublisher([broker_url], "torture load", _CONFIRM_SECONDS)
+        self._publisher = ConfirmingPublisher(
+            broker_url.split(";"), "torture load", _CONFIRM_SECONDS
+        )
         self._publishing = threading.Lock()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="load", daemon=True)
@@ -61,6 +64,13 @@ class Load:
         """Publish these and return when all are confirmed. Thread-safe."""
         with self._publishing:
             self._publish(events, lambda: False)
+
+    def publish_one(self) -> Event:
+        """Publish a good event among the others; returns when it is confirmed. Thread-safe."""
+        with self._publishing:
+            event = self._source.good()
+            self._publish([event], lambda: bool(time.sleep(_RETRY_SECONDS)))
+        return event
 
     def _run(self) -> None:
         try:

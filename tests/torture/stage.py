@@ -13,6 +13,7 @@ from flashsale.urls import parse_database_url
 from tests.support.documents import blocks
 from tests.support.postgres import PrivatePostgres
 from tests.support.rabbitmq import PrivateRabbitMQ
+from tests.support.rabbitmq_cluster import PrivateCluster
 from tests.torture.proxy import Proxy
 
 #: The worker's user on both servers.
@@ -46,7 +47,8 @@ class Stage:
 
     def __init__(self) -> None:
         self.postgres = PrivatePostgres({"max_connections": str(MAX_CONNECTIONS)})
-        self.rabbitmq = PrivateRabbitMQ()
+        self.rabbitmq: PrivateRabbitMQ | PrivateCluster = PrivateRabbitMQ()
+        self._cluster: PrivateCluster | None = None
         self._resources = ExitStack()
 
     def __enter__(self) -> Stage:
@@ -56,12 +58,19 @@ class Stage:
             self.to_postgres = resources.enter_context(Proxy(self.postgres.port))
             self.to_rabbitmq = resources.enter_context(Proxy(self.rabbitmq.port))
             self.make_worker_of_postgres()
-            self._make_worker_of_rabbitmq()
+            _make_worker_of_rabbitmq(self.rabbitmq)
             self._resources = resources.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._resources.close()
+
+    def cluster(self) -> PrivateCluster:
+        """Three RabbitMQ nodes beside the one of all others; they start when first asked for."""
+        if self._cluster is None:
+            self._cluster = self._resources.enter_context(PrivateCluster())
+            _make_worker_of_rabbitmq(self._cluster)
+        return self._cluster
 
     def restore(self) -> None:
         """Start what an interrupted round has left stopped, and heal the network."""
@@ -138,6 +147,7 @@ class Stage:
         _, grants = blocks("docs/security.md", "sql", "### PostgreSQL")
         self.query(_TEMPLATE, grants.replace("flashsale_worker", WORKER))
 
-    def _make_worker_of_rabbitmq(self) -> None:
-        self.rabbitmq.ctl("add_user", WORKER, CANARY_PASSWORD)
-        self.rabbitmq.ctl("set_permissions", WORKER, ".*", ".*", ".*")
+
+def _make_worker_of_rabbitmq(rabbitmq: PrivateRabbitMQ | PrivateCluster) -> None:
+    rabbitmq.ctl("add_user", WORKER, CANARY_PASSWORD)
+    rabbitmq.ctl("set_permissions", WORKER, ".*", ".*", ".*")

@@ -13,6 +13,7 @@ from flashsale.cli import cli, exits
 from flashsale.cli.doctor import doctor
 from flashsale.doctor.database import session_findings
 from flashsale.doctor.machine import examine_environment, examine_state_folder, examine_versions
+from flashsale.doctor.quorum import examine_quorum
 from flashsale.settings import Settings
 
 SOUND_SESSION = {
@@ -118,3 +119,36 @@ def test_the_page_lists_every_check() -> None:
     made = set(re.findall(r'(?:ok|unknown|warn|fail)\(\s*"([a-z-]+)"', code))
 
     assert listed == made | {"purchase-queue", "dead-letter-queue"}  # these two are in a variable
+
+
+SOUND_QUORUM = {"name": "letters", "members": ["a", "b", "c"], "online": ["a", "b", "c"]}
+UNLIMITED = {"delivery-limit": -1}
+
+
+@pytest.mark.parametrize(
+    ("queue", "policy", "version", "of_letters", "found"),
+    [
+        ({}, {}, (3, 10), True, None),
+        ({}, UNLIMITED, (4, 1), True, None),
+        ({}, {}, (4, 1), True, ("fail", "delivery-limit 20")),
+        ({}, {}, (4, 1), False, ("warn", "delivery-limit 20")),
+        ({}, {"delivery-limit": 5}, (3, 10), True, ("fail", "delivery-limit 5")),
+        ({"arguments": {"x-delivery-limit": 9}}, {}, (3, 10), False, ("warn", "delivery-limit 9")),
+        ({"online": ["a", "c"]}, UNLIMITED, (4, 1), True, ("warn", "b is away")),
+        ({"members": ["a"], "online": ["a"]}, {}, (3, 10), True, ("warn", "one member")),
+    ],
+)
+def test_what_a_quorum_queue_does_to_its_messages_is_named(
+    queue: dict[str, object],
+    policy: dict[str, int],
+    version: tuple[int, int],
+    of_letters: bool,
+    found: tuple[str, str] | None,
+) -> None:
+    findings = list(
+        examine_quorum({**SOUND_QUORUM, **queue}, policy, version, of_letters=of_letters)
+    )
+
+    assert len(findings) == (found is not None)
+    for finding in findings:
+        assert (finding.level, True) == (found[0], found[1] in finding.says)

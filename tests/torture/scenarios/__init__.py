@@ -2,6 +2,7 @@
 
 from tests.torture.scenarios import (
     administration,
+    cluster,
     events,
     failover,
     machine,
@@ -14,6 +15,7 @@ from tests.torture.scenarios import (
 
 __all__ = [
     "administration",
+    "cluster",
     "events",
     "failover",
     "machine",
