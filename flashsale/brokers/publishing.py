@@ -50,6 +50,7 @@ class _Call:
         self.under_way: dict[int, int] = {}  # delivery tag to index; tags ascend
         self.refused: set[int] = set()
         self.refusal = ""
+        self.nacked = False
         self.moved_at = time.monotonic()
 
     @property
@@ -145,6 +146,10 @@ class ConfirmingPublisher:
                 unconfirmed={*call.under_way.values(), *call.refused},
                 taken=call.taken,
             ) from self._closed_because
+        if call.nacked:
+            # A channel on which a quorum queue was published to while it had no leader can go on
+            # refusing for ever, though a new one is served at once.
+            self.close()
         if call.refused:
             raise PublishUnconfirmed(call.refusal, unconfirmed=call.refused, taken=call.taken)
         if call.source_error is not None:
@@ -269,6 +274,7 @@ class ConfirmingPublisher:
         settled = call.settle(confirm.delivery_tag, multiple=confirm.multiple)
         if isinstance(confirm, Basic.Nack):
             call.refused |= settled
+            call.nacked = True
             call.refusal = (
                 "RabbitMQ refused messages (basic.nack): the queue is full or its node has failed"
             )
