@@ -18,7 +18,7 @@ _SECONDS = 15.0
 _SILENT_SECONDS = 2 * (2 + 5) + 5 + _SECONDS
 
 
-@scenario("F37", "kill -9 the leader of the quorum queue, twice, under load", on=ClusterStage)
+@scenario("F38", "kill -9 the leader of the quorum queue, twice, under load", on=ClusterStage)
 def leader_killed(round_: Round) -> None:
     cluster, queue = nodes_of(round_).nodes, round_.place.purchase_queue
     round_.start(masters=3, settings=_QUORUM)
@@ -31,7 +31,7 @@ def leader_killed(round_: Round) -> None:
         cluster.wait_for_all(queue)
 
 
-@scenario("F37.follower", "kill -9 the workers' node, which leads neither queue", on=ClusterStage)
+@scenario("F38.follower", "kill -9 the workers' node, which leads neither queue", on=ClusterStage)
 def follower_killed(round_: Round) -> None:
     cluster, place = nodes_of(round_).nodes, round_.place
     workers_node, other, _ = cluster.nodes
@@ -51,7 +51,7 @@ def follower_killed(round_: Round) -> None:
     cluster.wait_for_all(place.purchase_queue)
 
 
-@scenario("F37.silent", "the workers' node falls silent, for old and new", on=ClusterStage)
+@scenario("F38.silent", "the workers' node falls silent, for old and new", on=ClusterStage)
 def silent_node(round_: Round) -> None:
     stage = nodes_of(round_)
     round_.start(settings=_QUORUM, broker_query=_HEARTBEAT)
@@ -63,7 +63,7 @@ def silent_node(round_: Round) -> None:
     stage.to_nodes[0].heal()
 
 
-@scenario("F37.minority", "two of three nodes are lost, and come back", on=ClusterStage)
+@scenario("F38.minority", "two of three nodes are lost, and come back", on=ClusterStage)
 def majority_lost(round_: Round) -> None:
     cluster, queue = nodes_of(round_).nodes, round_.place.purchase_queue
     round_.start(settings=_QUORUM)
