@@ -58,7 +58,8 @@ def _default_state_folder() -> str:
     try:
         parent = tempfile.gettempdir()
     except FileNotFoundError:  # a read-only root without a /tmp, where another folder is to be set
-        parent = "/tmp"  # noqa: S108
+        # Only named here: the folder in it has to be ours alone, or is refused when it is used.
+        parent = "/tmp"  # noqa: S108  # nosec B108
     return str(Path(parent, f"flashsale-{os.getuid()}"))
 
 
