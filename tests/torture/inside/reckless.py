@@ -10,8 +10,10 @@ from flashsale.brokers.rabbitmq import RabbitmqChannel
 _receive, _ack = RabbitmqChannel.receive, RabbitmqChannel.ack
 
 
-def _receive_and_ack(channel: RabbitmqChannel, seconds: float, limit: int) -> Sequence[Delivery]:
-    deliveries = _receive(channel, seconds, limit)
+def _receive_and_ack(
+    channel: RabbitmqChannel, seconds: float, limit: int, *, rest: float = 0.0
+) -> Sequence[Delivery]:
+    deliveries = _receive(channel, seconds, limit, rest=rest)
     if deliveries:
         _ack(channel, deliveries[-1].tag, multiple=True)
     return deliveries
