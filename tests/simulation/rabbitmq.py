@@ -82,6 +82,8 @@ class FakeChannel:
         self.woken = False
         #: How long the last `receive` was ready to wait.
         self.patience = 0.0
+        #: For how long it let deliveries gather before that.
+        self.rest = 0.0
         self._last_tag = 0
         self._acks_on_their_way: list[Message] = []
         rabbit.channels.append(self)
@@ -128,6 +130,7 @@ class FakeChannel:
         # Like pika's, this hands on all that one read has brought, be it more than `limit`.
         self._require_life()
         self.patience = 0.0 if self.woken or self.arrived else seconds
+        self.rest = rest
         self.woken = False
         arrived, self.arrived = self.arrived, []
         self.received += len(arrived)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -12,6 +12,7 @@ import peewee
 
 from flashsale.database import close_database, open_database, session
 from flashsale.migration import migrate
+from flashsale.orders import OrderBook, Outcome
 from flashsale.purchases import Purchase
 from flashsale.urls import parse_database_url
 
@@ -70,6 +71,11 @@ class Store:
         statement = _FORBID_POSTGRES if self.on_postgres else _FORBID_SQLITE
         self.execute(statement.format(table=table))
 
+    def confirm(self, purchases: Sequence[Purchase]) -> list[Outcome | None]:
+        outcomes: list[Outcome | None] = [None] * len(purchases)
+        OrderBook(self.database).confirm(purchases, outcomes)
+        return outcomes
+
     def order_ids(self) -> dict[tuple[str, str], str]:
         """The order ids by sale and user."""
         rows = self.execute(
@@ -103,6 +109,10 @@ def open_store(url: str, *, migrated: bool = False, **options: Any) -> Iterator[
 
 def purchases_of(sale_id: str, *user_ids: str) -> list[Purchase]:
     return [Purchase(sale_id, user_id) for user_id in user_ids]
+
+
+def numbered_purchases(sale_id: str, count: int) -> list[Purchase]:
+    return purchases_of(sale_id, *(f"user-{number:03}" for number in range(count)))
 
 
 @contextmanager

@@ -4,59 +4,15 @@ from __future__ import annotations
 
 import logging
 import time
-from types import SimpleNamespace
 
 import pytest
 
 from flashsale.batching import BatchingConsumer, Breaker, BreakerState, Limits, Tally
 from tests.simulation.clock import Clock
 from tests.simulation.process import HOLD_SECONDS, Process
-from tests.simulation.rabbitmq import FakeChannel, FakeTransport, Rabbit
+from tests.simulation.rabbitmq import FakeTransport, Rabbit
 from tests.simulation.store import Fault, Health, Store, decode
-
-
-class Bench(SimpleNamespace):
-    """One process, its broker and its store."""
-
-    rabbit: Rabbit
-    store: Store
-    clock: Clock
-    process: Process
-
-    @property
-    def channel(self) -> FakeChannel:
-        channel = self.process.transport.channel
-        assert channel is not None
-        return channel
-
-    def turn(self) -> int | None:
-        """One turn of the consumer's thread. Returns the size of the batch handed out."""
-        if self.process.transport.channel is not None:
-            self.channel.deliver()
-        message = self.process.poll()
-        return None if message is None else len(message.args[0])
-
-    def work(self, fault: Fault | None = None) -> None:
-        """The workers do all that they have been handed."""
-        while self.process.running:
-            self.process.execute(fault)
-            self.process.report()
-
-    def start(self) -> None:
-        """Up to the first successful probe."""
-        assert self.turn() == 0
-        self.work()
-        self.turn()
-        assert self.channel.consuming
-
-    def settle(self) -> None:
-        """Until all that is in the queue has been dealt with."""
-        for _ in range(100):
-            self.turn()
-            self.work()
-            if not self.rabbit.ready and not self.rabbit.unacknowledged:
-                return
-        pytest.fail("the queue does not become empty")
+from tests.unit.batching.consumer_bench import Bench
 
 
 @pytest.fixture
@@ -118,6 +74,21 @@ def test_an_idle_consumer_waits_and_a_busy_one_does_not(started: Bench) -> None:
     started.rabbit.publish(b"good-1")
     started.turn()
     assert started.channel.patience == 0.0
+
+
+def test_only_while_batches_are_at_work_may_deliveries_gather(started: Bench) -> None:
+    """An event that comes to a consumer with nothing to do is never kept waiting."""
+    started.turn()
+    assert started.channel.rest == 0.0
+
+    started.rabbit.publish(b"good-1")
+    started.turn()
+    started.turn()
+    assert 0.0 < started.channel.rest <= 0.005
+
+    started.work()
+    started.turn()
+    assert started.channel.rest == 0.0
 
 
 def test_a_batch_handed_back_ends_the_wait(started: Bench) -> None:
@@ -216,113 +187,6 @@ def test_a_channel_opened_in_an_outage_consumes_nothing(started: Bench) -> None:
 
     assert started.channel.is_open
     assert not started.channel.consuming
-
-
-# Channels
-
-
-def test_a_lost_channel_is_replaced_and_its_deliveries_come_again(started: Bench) -> None:
-    started.rabbit.publish(b"good-1", b"good-2")
-    started.turn()
-    started.channel.cut()
-    started.turn()
-    started.work()
-    started.settle()
-
-    assert started.store.rows >= {b"good-1", b"good-2"}
-    assert started.process.tally.channels == 2
-    assert started.process.tally.stale == 2
-    assert not started.rabbit.protocol_errors
-
-
-def test_an_unreachable_broker_is_tried_ever_less_often_up_to_a_limit(started: Bench) -> None:
-    started.rabbit.go_down()
-    for _ in range(30):
-        started.turn()
-
-    waits = started.process.waits
-    assert waits[0] <= 0.2
-    assert min(waits[10:]) >= 1.5
-    assert max(waits) <= 3.0
-    assert started.process.tally.failed_channels == 29  # the first turn lost the connection
-
-
-def test_a_channel_that_never_lasts_is_opened_ever_less_often(started: Bench) -> None:
-    """For instance where the broker accepts the connection and refuses to let it consume."""
-    for _ in range(30):
-        started.turn()
-        started.channel.cut()
-
-    waits = started.process.waits
-    assert waits[0] <= 0.2
-    assert min(waits[10:]) >= 1.5
-
-
-def test_after_a_channel_that_lasted_reconnecting_is_quick_again(started: Bench) -> None:
-    for _ in range(20):
-        started.turn()
-        started.channel.cut()
-    started.turn()
-    started.turn()
-    started.clock.advance(60.0)
-    started.turn()
-    started.process.waits.clear()
-    started.channel.cut()
-    started.turn()
-
-    assert started.process.waits[0] <= 0.2
-
-
-def test_a_cause_is_logged_once_and_not_for_each_attempt(
-    started: Bench, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.clear()
-    started.rabbit.go_down()
-    for _ in range(30):
-        started.turn()
-    started.rabbit.is_up = True
-    started.turn()
-
-    assert [record.message for record in caplog.records] == [
-        "broker.connection_lost",
-        "broker.unreachable",
-        "broker.connected",
-    ]
-
-
-def test_a_broker_that_stays_away_is_told_again_each_minute(
-    started: Bench, caplog: pytest.LogCaptureFixture
-) -> None:
-    started.rabbit.go_down()
-    started.turn()
-    for _ in range(4 * 60):
-        started.turn()
-        started.clock.advance(1.0)
-
-    told = [record for record in caplog.records if record.message == "broker.unreachable"]
-    assert len(told) == 4
-
-
-def test_a_worker_counts_as_free_again_while_the_broker_is_away(started: Bench) -> None:
-    """Else an outage of the broker alone would look as if all workers were stuck."""
-    started.rabbit.publish(b"good-1")
-    started.turn()
-    started.rabbit.go_down()
-    started.turn()
-    started.work()
-    started.clock.advance(600.0)
-    started.turn()
-
-    assert started.process.consumer.stuck_seconds() == 0.0
-
-
-def test_a_worker_that_never_returns_shows(started: Bench) -> None:
-    started.rabbit.publish(b"good-1")
-    started.turn()
-    started.clock.advance(600.0)
-    started.turn()
-
-    assert started.process.consumer.stuck_seconds() == 600.0
 
 
 # The end

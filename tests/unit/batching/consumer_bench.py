@@ -1,0 +1,56 @@
+"""A consumer on a bench: one process, its broker, its store and its clock."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from tests.simulation.clock import Clock
+from tests.simulation.process import Process
+from tests.simulation.rabbitmq import FakeChannel, Rabbit
+from tests.simulation.store import Fault, Store
+
+
+class Bench(SimpleNamespace):
+    """One process, its broker and its store."""
+
+    rabbit: Rabbit
+    store: Store
+    clock: Clock
+    process: Process
+
+    @property
+    def channel(self) -> FakeChannel:
+        channel = self.process.transport.channel
+        assert channel is not None
+        return channel
+
+    def turn(self) -> int | None:
+        """One turn of the consumer's thread. Returns the size of the batch handed out."""
+        if self.process.transport.channel is not None:
+            self.channel.deliver()
+        message = self.process.poll()
+        return None if message is None else len(message.args[0])
+
+    def work(self, fault: Fault | None = None) -> None:
+        """The workers do all that they have been handed."""
+        while self.process.running:
+            self.process.execute(fault)
+            self.process.report()
+
+    def start(self) -> None:
+        """Up to the first successful probe."""
+        assert self.turn() == 0
+        self.work()
+        self.turn()
+        assert self.channel.consuming
+
+    def settle(self) -> None:
+        """Until all that is in the queue has been dealt with."""
+        for _ in range(100):
+            self.turn()
+            self.work()
+            if not self.rabbit.ready and not self.rabbit.unacknowledged:
+                return
+        pytest.fail("the queue does not become empty")
