@@ -34,11 +34,8 @@ def medium(rabbitmq_url: str, queue_names: QueueNames) -> Iterator[Medium]:
 
 @pytest.fixture
 def channel(medium: Medium) -> Iterator[Channel]:
-    """A channel that consumes."""
-    channel = medium.transport.open()
-    channel.start_consuming()
-    yield channel
-    channel.close()
+    with medium.consuming() as channel:
+        yield channel
 
 
 def receive_until_lost(channel: Channel) -> None:

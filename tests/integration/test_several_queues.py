@@ -52,10 +52,8 @@ def medium(request: pytest.FixtureRequest) -> Iterator[Medium]:
 
 @pytest.fixture
 def channel(medium: Medium) -> Iterator[Channel]:
-    channel = medium.transport.open()
-    channel.start_consuming()
-    yield channel
-    channel.close()
+    with medium.consuming() as channel:
+        yield channel
 
 
 @pytest.fixture
@@ -67,10 +65,8 @@ def classic(rabbitmq_url: str, admin: Any) -> Iterator[Medium]:
 
 @pytest.fixture
 def consuming(classic: Medium) -> Iterator[Channel]:
-    channel = classic.transport.open()
-    channel.start_consuming()
-    yield channel
-    channel.close()
+    with classic.consuming() as channel:
+        yield channel
 
 
 def declare(admin: Any, queue: str) -> None:

@@ -16,7 +16,7 @@ import psycopg2
 from psycopg2 import sql
 
 from tests.support.ports import free_port
-from tests.support.processes import GuardedProcess, ServerNotInstalled, process_tree
+from tests.support.processes import GuardedProcess, PrivateServer, ServerNotInstalled, process_tree
 from tests.support.waiting import wait_until
 
 _START_SECONDS = 30
@@ -38,7 +38,7 @@ _SETTINGS = {
 _SHARED_MEMORY_LINE = 6
 
 
-class PrivatePostgres:
+class PrivatePostgres(PrivateServer):
     """A server on 127.0.0.1 with data of its own, gone with the ``with`` block or the process.
 
     `settings` are added to the server's configuration. The database ``flashsale`` exists from the
@@ -53,17 +53,6 @@ class PrivatePostgres:
         self._settings = {**_SETTINGS, **(settings or {}), "port": str(self.port)}
         self.folder = Path(tempfile.mkdtemp(prefix="flashsale-postgres-"))
         self._data = self.folder / "data"
-
-    def __enter__(self) -> PrivatePostgres:
-        try:
-            self.start()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     @property
     def pid(self) -> int:

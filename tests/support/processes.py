@@ -7,8 +7,10 @@ import os
 import signal
 import subprocess
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Self
 
 _GUARDIAN = Path(__file__).with_name("guardian.py")
 _LOG_TAIL_LINES = 20
@@ -88,6 +90,29 @@ class GuardedProcess:
     def log_tail(self) -> str:
         lines = self.log.read_text(errors="replace").splitlines()
         return "\n".join(lines[-_LOG_TAIL_LINES:])
+
+
+class PrivateServer(ABC):
+    """A server that is started at the beginning of a ``with`` block and closed at its end."""
+
+    @abstractmethod
+    def start(self) -> None:
+        """Return when it can be used."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """End it, and remove what it has left. Harmless when repeated, or before a start."""
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 def process_tree(pid: int) -> list[int]:

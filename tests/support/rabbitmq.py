@@ -16,7 +16,7 @@ import pika
 from pika.exceptions import AMQPError
 
 from tests.support.ports import free_port
-from tests.support.processes import GuardedProcess, ServerNotInstalled
+from tests.support.processes import GuardedProcess, PrivateServer, ServerNotInstalled
 from tests.support.waiting import wait_until
 
 _START_SECONDS = 60
@@ -25,7 +25,7 @@ _CTL_SECONDS = 60
 _LOOPBACK = "-kernel inet_dist_use_interface {127,0,0,1}"
 
 
-class PrivateRabbitMQ:
+class PrivateRabbitMQ(PrivateServer):
     """A node on 127.0.0.1 with data of its own, gone with the ``with`` block or the process.
 
     `settings` are added to its rabbitmq.conf. `management` adds the HTTP API, for the user guest,
@@ -53,17 +53,6 @@ class PrivateRabbitMQ:
         self.name = f"flashsale-{os.getpid()}-{self.port}@127.0.0.1"
         self.folder = Path(tempfile.mkdtemp(prefix="flashsale-rabbitmq-"))
         self.configure(settings or {})
-
-    def __enter__(self) -> PrivateRabbitMQ:
-        try:
-            self.start()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     @property
     def pid(self) -> int:

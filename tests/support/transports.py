@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from flashsale.batching import Channel, Delivery, Transport
@@ -20,6 +21,14 @@ class Medium(NamedTuple):
 
     transport: Transport
     publish: Callable[..., None]
+
+    @contextmanager
+    def consuming(self) -> Iterator[Channel]:
+        """A channel that consumes."""
+        channel = self.transport.open()
+        channel.start_consuming()
+        yield channel
+        channel.close()
 
 
 def embedded_medium(*queues: str) -> Medium:

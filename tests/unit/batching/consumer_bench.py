@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+from dataclasses import dataclass
 
 import pytest
 
+from flashsale.batching import BreakerState
 from tests.simulation.clock import Clock
 from tests.simulation.process import Process
 from tests.simulation.rabbitmq import FakeChannel, Rabbit
 from tests.simulation.store import Fault, Store
 
 
-class Bench(SimpleNamespace):
+@dataclass(frozen=True)
+class Bench:
     """One process, its broker and its store."""
 
     rabbit: Rabbit
@@ -54,3 +56,19 @@ class Bench(SimpleNamespace):
             if not self.rabbit.ready and not self.rabbit.unacknowledged:
                 return
         pytest.fail("the queue does not become empty")
+
+
+def new_bench() -> Bench:
+    rabbit, store, clock = Rabbit(), Store(), Clock()
+    process = Process("P1", rabbit, store, clock)
+    return Bench(rabbit, store, clock, process)
+
+
+def started_bench() -> Bench:
+    """With one event settled, and so with the trial behind it."""
+    bench = new_bench()
+    bench.rabbit.publish(b"good-first")
+    bench.start()
+    bench.settle()
+    assert bench.process.breaker.state is BreakerState.CLOSED
+    return bench

@@ -7,36 +7,24 @@ import time
 
 import pytest
 
-from flashsale.batching import BatchingConsumer, Breaker, BreakerState, Limits, Tally
-from tests.simulation.clock import Clock
-from tests.simulation.process import HOLD_SECONDS, Process
+from flashsale.batching import BatchingConsumer, Breaker, Limits, Tally
+from tests.simulation.process import HOLD_SECONDS
 from tests.simulation.rabbitmq import FakeTransport, Rabbit
-from tests.simulation.store import Fault, Health, Store, decode
-from tests.unit.batching.consumer_bench import Bench
+from tests.simulation.store import Fault, Health, decode
+from tests.unit.batching.consumer_bench import Bench, new_bench, started_bench
 
 
 @pytest.fixture
-def bench(caplog: pytest.LogCaptureFixture) -> Bench:
+def started(caplog: pytest.LogCaptureFixture) -> Bench:
     caplog.set_level(logging.INFO, "flashsale.batching.consumer")
-    rabbit, store, clock = Rabbit(), Store(), Clock()
-    process = Process("P1", rabbit, store, clock)
-    return Bench(rabbit=rabbit, store=store, clock=clock, process=process)
-
-
-@pytest.fixture
-def started(bench: Bench) -> Bench:
-    """With one event settled, and so with the trial behind it."""
-    bench.rabbit.publish(b"good-first")
-    bench.start()
-    bench.settle()
-    assert bench.process.breaker.state is BreakerState.CLOSED
-    return bench
+    return started_bench()
 
 
 # Consuming
 
 
-def test_nothing_is_consumed_before_the_first_probe_has_succeeded(bench: Bench) -> None:
+def test_nothing_is_consumed_before_the_first_probe_has_succeeded() -> None:
+    bench = new_bench()
     bench.rabbit.publish(b"good-1")
     bench.store.health = Health.DOWN
     for _ in range(20):

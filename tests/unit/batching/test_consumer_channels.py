@@ -6,30 +6,13 @@ import logging
 
 import pytest
 
-from flashsale.batching import BreakerState
-from tests.simulation.clock import Clock
-from tests.simulation.process import Process
-from tests.simulation.rabbitmq import Rabbit
-from tests.simulation.store import Store
-from tests.unit.batching.consumer_bench import Bench
+from tests.unit.batching.consumer_bench import Bench, started_bench
 
 
 @pytest.fixture
-def bench(caplog: pytest.LogCaptureFixture) -> Bench:
+def started(caplog: pytest.LogCaptureFixture) -> Bench:
     caplog.set_level(logging.INFO, "flashsale.batching.consumer")
-    rabbit, store, clock = Rabbit(), Store(), Clock()
-    process = Process("P1", rabbit, store, clock)
-    return Bench(rabbit=rabbit, store=store, clock=clock, process=process)
-
-
-@pytest.fixture
-def started(bench: Bench) -> Bench:
-    """With one event settled, and so with the trial behind it."""
-    bench.rabbit.publish(b"good-first")
-    bench.start()
-    bench.settle()
-    assert bench.process.breaker.state is BreakerState.CLOSED
-    return bench
+    return started_bench()
 
 
 def test_a_lost_channel_is_replaced_and_its_deliveries_come_again(started: Bench) -> None:
