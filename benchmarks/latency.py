@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from benchmarks.scenarios import report
+from benchmarks.scenarios import curve, report
 from benchmarks.scenarios.scene import Scene, scene
 from flashsale.cli.shared import progress_bar
 
@@ -63,6 +63,8 @@ def main(rates: tuple[float, ...], seconds: float, processes: int, output: Path)
     time of a flush is added. The first 5 seconds are not counted. The servers are private, with
     flushes on, and share this machine with the worker and the load.
 
+    The chart goes beside the JSON file, as .svg.
+
     After a rate that the worker cannot keep up with, no higher one is tried. Fails where the
     purchases do not come to exactly one order and one audit row each.
 
@@ -83,6 +85,16 @@ def main(rates: tuple[float, ...], seconds: float, processes: int, output: Path)
             {"seconds": seconds, "processes": processes},
             points=[{**asdict(point), "saturated": point.saturated} for point in points],
         )
+    chart = output.with_suffix(".svg")
+    curve.draw(
+        chart,
+        [point.rate for point in points],
+        {
+            title: [getattr(point, name) for point in points]
+            for title, name in (("half of them", "p50"), ("99 %", "p99"), ("99.9 %", "p999"))
+        },
+    )
+    click.echo(f"written to {chart}", err=True)
     report.show(
         "Latency from due to committed, ms",
         ("offered/s", "p50", "p90", "p99", "p99.9", "slowest", "flush", "load: latest", "CPU"),

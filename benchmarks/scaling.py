@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import click
 
-from benchmarks.scenarios import report
+from benchmarks.scenarios import pages, report
 from benchmarks.scenarios.cells import BUSY, REPLICAS, Costs, Played, play, stories
 from benchmarks.scenarios.load import purchases
+from benchmarks.scenarios.pages import table
 from benchmarks.stage import Stage
 from flashsale.audit import AuditEntry, AuditTrail, now
 from flashsale.cli.shared import progress_bar
@@ -26,9 +26,7 @@ DOCS = Path(__file__).parents[1] / "docs"
 DRAIN, SCALING = DOCS / "benchmarks" / "drain.json", DOCS / "benchmarks" / "scaling.json"
 PAGE = DOCS / "scaling.md"
 
-_MADE = re.compile(
-    r"(?<=<!-- made by python -m benchmarks\.scaling -->\n).*?(?=<!-- end -->)", re.S
-)
+_COMMAND = "python -m benchmarks.scaling"
 _BATCH = 500
 _RATES = (10_000, 100_000, 1_000_000)
 _RATE = 1_000_000
@@ -110,13 +108,12 @@ def _confirm(book: OrderBook, trail: AuditTrail, batch: Sequence[Purchase]) -> N
 def filled(page: str, drain: Path, scaling: Path) -> str:
     """The page with its tables made from these two documents."""
     costs = Costs.of(*(json.loads(path.read_text(encoding="utf-8")) for path in (drain, scaling)))
-    tables = "\n".join(_tables(costs))
-    return _MADE.sub(lambda _: f"\n{tables}\n", page)
+    return pages.filled(page, _COMMAND, _tables(costs))
 
 
 def _tables(costs: Costs) -> Iterator[str]:
     yield "Measured, of one order:\n"
-    yield from _table(
+    yield from table(
         ("Worker", "PostgreSQL", "RabbitMQ", "Log", "Tables and indexes", "Event", "One machine"),
         [
             (
@@ -128,7 +125,7 @@ def _tables(costs: Costs) -> Iterator[str]:
         ],
     )
     yield f"\nReckoned: cores that are busy, and planned at {BUSY:.0%}, and bytes:\n"
-    yield from _table(
+    yield from table(
         ("Orders/s", "Worker", "PostgreSQL", "RabbitMQ", f"RabbitMQ, {REPLICAS} copies",
          "Cores planned", "Queues", "Log", "Stored"),
         [_asked(costs, rate) for rate in _RATES],
@@ -140,7 +137,7 @@ def _tables(costs: Costs) -> Iterator[str]:
         (f"a PostgreSQL with {cores} cores of its own", costs.cell_of(cores))
         for cores in _OWN_CORES
     ]
-    yield from _table(
+    yield from table(
         ("A cell", "Orders/s", "Cells", "Queues in it", "Log of it"),
         [
             (
@@ -162,7 +159,7 @@ def _tables(costs: Costs) -> Iterator[str]:
         (story.title, play(story, _RATE, _SALE_SECONDS, costs.orders_per_second, _SEED))
         for story in stories(number, _SEED)
     ]
-    yield from _table(
+    yield from table(
         ("Events are spread", "Load of the busiest cell", "Half wait", "99 % wait", "Longest"),
         [(title, *_waits(each)) for title, each in played],
     )
@@ -190,13 +187,6 @@ def _waits(played: Played) -> Sequence[str]:
 
 def _count(number: float) -> str:
     return f"{number:,.0f}"
-
-
-def _table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Iterator[str]:
-    yield f"| {' | '.join(columns)} |"
-    yield f"|{'---|' * len(columns)}"
-    for row in rows:
-        yield f"| {' | '.join(map(str, row))} |"
 
 
 if __name__ == "__main__":
