@@ -36,13 +36,17 @@ def main() -> None:
 
     Example: python -m benchmarks.performance
     """
-    missing = [name for name in _TABLES if not (RESULTS / f"{_file(name)}.json").exists()]
-    if missing:
-        names = ", ".join(sorted(set(map(_file, missing))))
-        click.echo(f"not measured yet: {names}; see make bench-full", err=True)
+    if names := missing(RESULTS):
+        click.echo(f"not measured yet: {', '.join(names)}; see make bench-full", err=True)
         sys.exit(_MISSING)
     PAGE.write_text(made(PAGE.read_text(encoding="utf-8"), RESULTS), encoding="utf-8")
     click.echo(f"written to {PAGE}", err=True)
+
+
+def missing(results: Path) -> list[str]:
+    """The measurements whose files are not in the folder `results`."""
+    names = dict.fromkeys(map(_file, _TABLES))
+    return [name for name in names if not (results / f"{name}.json").exists()]
 
 
 def made(page: str, results: Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -33,6 +34,10 @@ class Limits:
     in_flight: int = 2
     #: How long one may take before the next leaves though it is not full.
     collect_seconds: float = 0.025
+    #: How long after the one before has left a batch may wait to be full, where deliveries come
+    #: at `fill_pace` a second or faster; where they come more slowly, none waits for another.
+    fill_seconds: float = 0.1
+    fill_pace: float = 3_000.0
     #: Most open deliveries; the channel's prefetch.
     prefetch: int = 2_000
     #: Size of the one batch that ends an outage, or shows that it lasts.
@@ -72,6 +77,7 @@ class Batcher(Generic[T]):
         self._held: list[tuple[float, int, Batch[T]]] = []
         self._hold_order = itertools.count()
         self._retried_last = False
+        self._left_at = -math.inf
         self._in_flight: set[Batch[T]] = set()
         self._watched: Batch[T] | None = None
         self._acknowledged_at = clock()
@@ -132,6 +138,7 @@ class Batcher(Generic[T]):
             batch = Batch(self._ledger, handful.items, handful.deliveries)
             self._watched = batch if handful.watched else None
             self._retried_last = False
+            self._left_at = self._clock()
         self._in_flight.add(batch)
         self.waiting_since = self.waiting_since or self._clock()
         self._tally.batches += 1
@@ -235,15 +242,17 @@ class Batcher(Generic[T]):
         return self._limits.batch_size
 
     def _collects(self) -> bool:
-        """Whether what could be handed out now had better grow until a batch is back."""
-        return (
-            self.waiting_since is not None
-            and len(self._intake) < self._limits.batch_size
-            and self._clock() < self._collected_at()
-        )
+        """Whether what could be handed out now had better grow: until a batch is back, or full."""
+        return len(self._intake) < self._limits.batch_size and self._clock() < self._collected_at()
 
     def _collected_at(self) -> float:
-        return (self.waiting_since or 0.0) + self._limits.collect_seconds
+        # Each delivery buys time for the next one. So a lone one waits for nobody; but where the
+        # servers are at their limit, none leaves in a small batch, which costs them more.
+        bought = min(self._limits.fill_seconds, len(self._intake) / self._limits.fill_pace)
+        filled_at = self._left_at + bought
+        if self.waiting_since is None:
+            return filled_at
+        return max(filled_at, self.waiting_since + self._limits.collect_seconds)
 
     def _retry(self, room: int) -> Batch[T]:
         _, _, batch = heapq.heappop(self._held)

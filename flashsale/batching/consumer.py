@@ -30,16 +30,17 @@ _REMINDER_SECONDS = 60.0
 # A channel that lived as long as this was a working one: what ended it is a new trouble.
 _LASTING_SECONDS = 10.0
 _DRAIN_POLL_SECONDS = 0.05
-# While workers are at work, what arrives is looked at this often: nothing would come of it sooner.
-_REST_SECONDS = 0.005
+# While a batch is collected, what arrives is looked at this often: nothing would come of it sooner.
+_REST_SECONDS = 0.01
 _LETTERS_AT_CLOSE_SECONDS = 2.0
 
 
 class BatchingConsumer(Consumer, Generic[T]):
     """Hands an actor all deliveries that have already arrived as one Dramatiq message.
 
-    It never waits for a batch to fill: one delivery alone leaves at once, and under load, while
-    the workers are busy, batches grow by themselves.
+    One delivery alone leaves at once. Under load, while the workers are busy, batches grow by
+    themselves; and where deliveries come so fast that a batch is full within moments, it may wait
+    for that, see :class:`~flashsale.batching.Limits`.
 
     Dramatiq calls ``next()`` on the consumer's thread, :meth:`ack` and :meth:`nack` on the
     workers'. All that touches the channel or the ledger happens in ``next()`` (and in

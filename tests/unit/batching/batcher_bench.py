@@ -17,9 +17,17 @@ from flashsale.batching import (
 from flashsale.batching.batcher import Acknowledgement
 from tests.simulation.clock import Clock
 
-# A second batch leaves at once, unless a test is about that.
-LIMITS = Limits(batch_size=4, in_flight=2, collect_seconds=0.0, prefetch=20, trial_size=2)
+# A batch leaves at once, unless a test is about that.
+LIMITS = Limits(
+    batch_size=4,
+    in_flight=2,
+    collect_seconds=0.0,
+    fill_seconds=0.0,
+    prefetch=20,
+    trial_size=2,
+)
 COLLECTING = replace(LIMITS, collect_seconds=0.5)
+FILLING = replace(LIMITS, fill_seconds=0.1, fill_pace=20.0)
 UNREADABLE = Rejection("unreadable")
 REFUSED = Rejection("constraint", "23514")
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
 from flashsale.batching import BreakerState
 from tests.simulation.clock import Clock
-from tests.simulation.process import Process
+from tests.simulation.process import LIMITS, Process
 from tests.simulation.rabbitmq import FakeChannel, Rabbit
 from tests.simulation.store import Fault, Store
 
@@ -60,7 +60,8 @@ class Bench:
 
 def new_bench() -> Bench:
     rabbit, store, clock = Rabbit(), Store(), Clock()
-    process = Process("P1", rabbit, store, clock)
+    # The clock moves only where a test moves it: no batch waits for another delivery.
+    process = Process("P1", rabbit, store, clock, replace(LIMITS, fill_seconds=0.0))
     return Bench(rabbit, store, clock, process)
 
 
