@@ -68,8 +68,8 @@ fuzz: install  ## Read a million hostile events, and count
 	@$(BIN)/python -m pip install --quiet --editable '.[fuzz]'
 	$(BIN)/python -m tests.fuzz --inputs $(INPUTS)
 
-lint: install  ## Run ruff, mypy, import-linter and bandit
-	$(BIN)/tox run -e lint,types,imports,bandit
+lint: install  ## Run ruff, mypy, import-linter, vulture, deptry and bandit
+	$(BIN)/tox run -e lint,types,imports,tidy,bandit
 
 lock: install  ## Renew requirements/: the newest versions that setup.cfg allows, with hashes
 	$(BIN)/python -m pip install --quiet 'uv>=0.9'

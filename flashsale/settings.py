@@ -1,6 +1,6 @@
 """The settings: read once from the environment, checked as a whole, frozen, passed in.
 
-Nothing below the entry points reads the environment. README.md lists every variable; the table
+Nothing below the entry points reads the environment. docs/settings.md lists all of it; the table
 :data:`TUNABLES` is where names, units and bounds of the ``FLASHSALE_*`` ones are kept.
 """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -49,6 +50,18 @@ class Wanted(click.ParamType):  # type: ignore[type-arg]
 
 def _reasons_of_ours(_: click.Context, __: click.Parameter, begun: str) -> list[str]:
     return [reason.value for reason in Reason if reason.value.startswith(begun)]
+
+
+def _note_misspelt(
+    _: click.Context, __: click.Parameter, reasons: tuple[str, ...]
+) -> tuple[str, ...]:
+    # A note only: letters of other programs have reasons of their own.
+    ours = [reason.value for reason in Reason]
+    for reason in reasons:
+        close = difflib.get_close_matches(reason, ours, n=1, cutoff=0.75)
+        if close and reason not in ours:
+            click.echo(f"note: {reason!r} is no reason of ours; is it {close[0]}?", err=True)
+    return reasons
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Write JSON to stdout.")
@@ -101,6 +114,7 @@ def choosing(command: F) -> F:
                 "--reason",
                 "reasons",
                 multiple=True,
+                callback=_note_misspelt,
                 shell_complete=_reasons_of_ours,
                 help="May be given several times.",
             ),

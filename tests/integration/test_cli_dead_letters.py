@@ -41,6 +41,16 @@ def test_letters_are_found_by_each_of_their_properties(run: Run, box: LetterBox)
     assert [letter["refusal"] for letter in both] == [None, "encoding"]
 
 
+def test_a_reason_that_is_nearly_one_of_ours_is_pointed_out(run: Run, box: LetterBox) -> None:
+    box.put([event("alice")], "unknown_sale")
+
+    _, _, near = run("list", "--reason", "unknwon_sale")
+    _, _, foreign = run("list", "--reason", "expired")
+
+    assert "is it unknown_sale?" in near
+    assert "reason of ours" not in foreign
+
+
 def test_letters_of_any_origin_are_told_apart(run: Run, box: LetterBox) -> None:
     """The worker before this one, RabbitMQ itself, and Dramatiq leave no header of ours."""
     box.put([event("nest")], None)

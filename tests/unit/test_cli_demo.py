@@ -89,6 +89,13 @@ def test_every_event_is_accounted_for_and_nothing_stays_behind(tmp_path: Path) -
     assert [path.name for path in tmp_path.rglob("*")] == ["temporary"]
 
 
+def test_over_several_queues_every_event_is_accounted_for_too(tmp_path: Path) -> None:
+    code, out, _ = run(tmp_path, "--events", "2000", "--queues", "3", "--json")
+
+    assert code == exits.OK
+    assert json.loads(out)["accounted_for"] is True
+
+
 def test_json_tells_of_every_line_what_was_expected_and_what_was_found(tmp_path: Path) -> None:
     arguments = ["--events", "2000", "--bad-share", "0.3", "--repeat-share", "0.3", "--seed", "5"]
     code, out, _ = run(tmp_path, *arguments, "--json", "--threads", "2")
