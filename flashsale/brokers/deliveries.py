@@ -126,6 +126,9 @@ class Diversion:
     def __init__(
         self, channel: Any, queues: Mapping[str, str], take: Callable[[list[Delivery]], None]
     ) -> None:
+        #: Whether a read since this was last set to False took all that it may: the socket may hold
+        #: more.
+        self.may_have_more = False
         self._below = channel.connection._impl
         self._scan = DeliveryScanner(channel.channel_number, queues).scan
         self._take = take
@@ -142,6 +145,8 @@ class Diversion:
     def _take_deliveries(self) -> Any:
         """What pika calls, after each read and each frame, for the next frame in its buffer."""
         below = self._below
+        if len(below._frame_buffer) >= _READ_BYTES:
+            self.may_have_more = True
         deliveries, length = self._scan(below._frame_buffer)
         if deliveries:
             below._trim_frame_buffer(length)  # counts the bytes, too: a heartbeat's check reads it

@@ -202,12 +202,9 @@ class RabbitmqChannel:
             self._woken.wait(rest)
             self._woken.clear()
         with _losses(self._connection, seconds):
-            self._connection.process_data_events(time_limit=seconds)
-            count = 0
-            # One turn of pika's loop reads one buffer; more may lie in the socket.
-            while count < len(self._arrived) < limit:
-                count = len(self._arrived)
-                self._connection.process_data_events(time_limit=0)
+            more = self._turn(seconds)
+            while more and len(self._arrived) < limit:
+                more = self._turn(0)
         if self._cancelled:
             self._take_cancels()
         if not self._channel.is_open:
@@ -236,6 +233,16 @@ class RabbitmqChannel:
 
     def close(self) -> None:
         _close_quietly(self._connection)
+
+    def _turn(self, seconds: float) -> bool:
+        """One turn of pika's loop, which reads one buffer. Returns whether there may be more."""
+        count = len(self._arrived)
+        if self._diversion is None:
+            self._connection.process_data_events(time_limit=seconds)
+            return len(self._arrived) > count
+        self._diversion.may_have_more = False
+        self._connection.process_data_events(time_limit=seconds)
+        return self._diversion.may_have_more
 
     def _consume(self, queues: Sequence[str]) -> None:
         """Begin to consume these as well."""
