@@ -126,7 +126,7 @@ class Demonstration:
         with self._database() as database:
             migrate(database)
             self.sale_id = _open_sale(database, stock=mix.events)
-        self._worker = PurchaseWorker(settings, embedded=True)
+        self._worker = PurchaseWorker(settings, new_broker=EmbeddedBroker)
         self._broker = cast("EmbeddedBroker", self._worker.broker)
 
     def run(

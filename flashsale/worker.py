@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from flashsale.batching import (
     Tally,
     Transport,
 )
-from flashsale.brokers.embedded import EmbeddedBroker
+from flashsale.brokers.hosting import WorkerBroker
 from flashsale.brokers.rabbitmq import PurchaseBroker
 from flashsale.confirmation import Confirmation, failure_of, read_purchase
 from flashsale.database import (
@@ -72,12 +73,12 @@ class PurchaseWorker:
     :meth:`drain` and :meth:`stop` when it boots, begins to shut down, and has shut down. The
     latter two are harmless when repeated, or before a start.
 
-    With `embedded`, events come from this process's memory (:class:`EmbeddedBroker`).
+    `new_broker` makes the broker that brings the events, RabbitMQ's unless told otherwise.
     """
 
-    broker: PurchaseBroker | EmbeddedBroker
-
-    def __init__(self, settings: Settings, *, embedded: bool = False) -> None:
+    def __init__(
+        self, settings: Settings, *, new_broker: Callable[..., WorkerBroker] = PurchaseBroker
+    ) -> None:
         self.settings = settings
         self.database = open_database(
             settings.database, statement_timeout_seconds=settings.statement_timeout_seconds
@@ -106,8 +107,6 @@ class PurchaseWorker:
         self._backstop = Backstop(
             settings.shutdown_seconds + _BACKSTOP_GRACE_SECONDS, self._save_trail, end=self._abandon
         )
-        # In memory nothing is redelivered to a process that comes after this one.
-        self._suspects = None if embedded else Suspects(Path(settings.state_folder))
         self._consumers: list[BatchingConsumer[Purchase]] = []
         self._host: dramatiq.Worker | None = None
         self._drained_at: float | None = None
@@ -115,14 +114,12 @@ class PurchaseWorker:
         self._stop_seconds = 0.0
 
         middleware: list[Middleware] = [_Lifecycle(self), self._retries()]
-        if embedded:
-            self.broker = EmbeddedBroker(
-                prefetch=settings.prefetch, new_consumer=self._new_consumer, middleware=middleware
-            )
-        else:
-            self.broker = PurchaseBroker(
-                settings, new_consumer=self._new_consumer, middleware=middleware
-            )
+        self.broker = new_broker(settings, new_consumer=self._new_consumer, middleware=middleware)
+        self._suspects = (
+            Suspects(Path(settings.state_folder))
+            if self.broker.redelivers_beyond_the_process
+            else None
+        )
         self._confirmation = Confirmation(
             OrderBook(self.database),
             self.trail,
@@ -213,9 +210,8 @@ class PurchaseWorker:
             "last_event_age": self._confirmation.last_event_age,
             "outage_seconds": consumer.outage_seconds if consumer else 0.0,
             "shutdown_seconds": self._stop_seconds,
+            "failed_letter_attempts": self.broker.failed_letter_attempts,
         }
-        if isinstance(self.broker, PurchaseBroker):
-            counts["failed_letter_attempts"] = self.broker.failed_letter_attempts
         return Report(
             pid=os.getpid(),
             at=time.monotonic(),
@@ -282,7 +278,7 @@ class PurchaseWorker:
         for thread in (*host.workers, *host.consumers.values()) if host else ():
             if not thread.is_alive():
                 return f"{type(thread).__name__} {thread.name} has ended"
-        if isinstance(self.broker, PurchaseBroker) and not self.broker.can_dead_letter:
+        if not self.broker.can_dead_letter:
             return "the thread that writes dead letters has ended"
         # Dramatiq may have put a consumer that failed out of use; the newest is the one at work.
         limit = _stuck_seconds(self.settings)

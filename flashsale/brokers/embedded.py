@@ -10,18 +10,19 @@ import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from queue import Empty, Queue
-from typing import Any, Never
+from typing import Any
 
-from dramatiq import Message
 from dramatiq.broker import Consumer
 from dramatiq.brokers.stub import StubBroker
 from dramatiq.common import dq_name
 from dramatiq.middleware import Middleware
 
-from flashsale.batching import Channel, Delivery, Letter, Transport
+from flashsale.batching import Channel, Delivery, Letter
+from flashsale.brokers.hosting import NewConsumer, WorkerBroker
+from flashsale.settings import Settings
 
 
-class EmbeddedBroker(StubBroker):
+class EmbeddedBroker(WorkerBroker, StubBroker):
     """A stub broker whose queues hold plain event bodies.
 
     A declared name may list several queues, as ``"a,b"``: one consumer takes them all in turns,
@@ -29,17 +30,13 @@ class EmbeddedBroker(StubBroker):
     them is an order, a duplicate of one, or one of `letters`.
     """
 
+    redelivers_beyond_the_process = False
+
     def __init__(
-        self,
-        *,
-        prefetch: int,
-        new_consumer: Callable[[Transport], Consumer],
-        middleware: list[Middleware],
+        self, settings: Settings, *, new_consumer: NewConsumer, middleware: list[Middleware]
     ) -> None:
         self._declared: set[str] = set()
-        super().__init__(middleware=middleware)
-        self._prefetch = prefetch
-        self._new_consumer = new_consumer
+        super().__init__(settings, new_consumer=new_consumer, middleware=middleware)
         self._news = threading.Condition()
         #: The dead letters, in the order of their arrival.
         self.letters: list[Letter] = []
@@ -69,15 +66,9 @@ class EmbeddedBroker(StubBroker):
 
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 100) -> Consumer:  # noqa: ARG002
         queues = {name: self.queues[name] for name in queue_name.split(",")}
-        return self._new_consumer(EmbeddedTransport(self, queues, self._news, self._prefetch))
-
-    def enqueue(self, message: Message[Any], *, delay: int | None = None) -> Never:  # noqa: ARG002
-        """Refuse, as the broker for RabbitMQ does.
-
-        Raises:
-            TypeError: always, naming what to call instead.
-        """
-        raise TypeError("publish events with EmbeddedBroker.publish")
+        return self._new_consumer(
+            EmbeddedTransport(self, queues, self._news, self._settings.prefetch)
+        )
 
 
 class EmbeddedTransport:

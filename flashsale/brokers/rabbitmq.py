@@ -10,18 +10,18 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from operator import attrgetter
-from typing import Any, Never
+from typing import Any
 
 import pika
-from dramatiq import Message
-from dramatiq.broker import Broker, Consumer
+from dramatiq.broker import Consumer
 from dramatiq.middleware import Middleware
 from pika.exceptions import AMQPError, ChannelClosedByBroker
 
-from flashsale.batching import ChannelLost, Delivery, Letter, Transport
+from flashsale.batching import ChannelLost, Delivery, Letter
 from flashsale.brokers.connections import answers_within, connect, node_parameters
 from flashsale.brokers.dead_letter_writer import DeadLetterWriter
 from flashsale.brokers.deliveries import Diversion, divert
+from flashsale.brokers.hosting import NewConsumer, WorkerBroker
 from flashsale.brokers.publishing import ConfirmingPublisher
 from flashsale.brokers.topology import DEFAULT_EXCHANGE
 from flashsale.brokers.worker_queues import LOOK_SECONDS, WorkerQueues
@@ -37,12 +37,11 @@ _ANSWER_SECONDS = 3.0
 _TAG = attrgetter("tag")
 
 
-class PurchaseBroker(Broker):
-    """Consumes the purchase queues as Dramatiq's host; publishes nothing.
+class PurchaseBroker(WorkerBroker):
+    """Consumes the purchase queues of RabbitMQ.
 
-    To Dramatiq they are one queue, whose name lists theirs: one consumer has them all.
-    `new_consumer` makes the consumer for a transport. Dramatiq's envelopes and options play no
-    part: what runs, and how, is fixed here and never read from a message.
+    Dramatiq's envelopes and options play no part: what runs, and how, is fixed here and never read
+    from a message.
 
     Raises:
         SettingsError: a URL of RABBITMQ_URL is not one that can be connected to.
@@ -52,14 +51,12 @@ class PurchaseBroker(Broker):
         self,
         settings: Settings,
         *,
-        new_consumer: Callable[[Transport], Consumer],
+        new_consumer: NewConsumer,
         middleware: list[Middleware],
     ) -> None:
-        super().__init__(middleware=middleware)
+        super().__init__(settings, new_consumer=new_consumer, middleware=middleware)
         # Now, where it ends the start: on the consumer's thread it would come again for ever.
         node_parameters(settings.broker_urls, "")
-        self._settings = settings
-        self._new_consumer = new_consumer
         self._transports: list[RabbitmqTransport] = []
         self._worker_queues = WorkerQueues(settings)
 
@@ -78,21 +75,11 @@ class PurchaseBroker(Broker):
 
     @property
     def can_dead_letter(self) -> bool:
-        """False once a thread that writes dead letters has ended unasked. Thread-safe."""
         return not any(transport.has_lost_its_writer for transport in self._transports)
 
     @property
     def failed_letter_attempts(self) -> int:
-        """How often dead letters were not confirmed, since the start. Thread-safe."""
         return sum(transport.failed_letter_attempts for transport in self._transports)
-
-    def enqueue(self, message: Message[Any], *, delay: int | None = None) -> Never:  # noqa: ARG002
-        """Refuse: the queue holds purchase events, not Dramatiq's envelopes.
-
-        Raises:
-            TypeError: always, naming what to call instead.
-        """
-        raise TypeError("purchase events are published with flashsale.client.publish_purchase")
 
 
 class RabbitmqTransport:

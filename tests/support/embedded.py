@@ -47,7 +47,7 @@ class EmbeddedWorker:
 @contextmanager
 def running(settings: Settings) -> Iterator[EmbeddedWorker]:
     """Start a worker; stop it as SIGTERM does."""
-    worker = PurchaseWorker(settings, embedded=True)
+    worker = PurchaseWorker(settings, new_broker=EmbeddedBroker)
     host = dramatiq.Worker(worker.broker, worker_threads=_THREADS)
     host.start()
     try:

@@ -34,7 +34,7 @@ class Medium(NamedTuple):
 def embedded_medium(*queues: str) -> Medium:
     names = ",".join(queues or ("purchase",))
     opened: list[Transport] = []
-    broker = EmbeddedBroker(prefetch=PREFETCH, new_consumer=opened.append, middleware=[])
+    broker = EmbeddedBroker(Settings(prefetch=PREFETCH), new_consumer=opened.append, middleware=[])
     broker.declare_queue(names)
     broker.consume(names)
 

@@ -19,6 +19,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 
 import flashsale.worker
 from flashsale.audit import AuditEntry, AuditTrail, now
+from flashsale.brokers.embedded import EmbeddedBroker
 from flashsale.database import CONNECT_TIMEOUT_SECONDS
 from flashsale.ids import new_order_ids
 from flashsale.schedule import SizeTrigger
@@ -132,7 +133,7 @@ def test_making_a_worker_starts_no_thread_and_makes_no_file(
     settings: Settings, tmp_path: Path
 ) -> None:
     before = set(threading.enumerate())
-    PurchaseWorker(settings, embedded=True)
+    PurchaseWorker(settings, new_broker=EmbeddedBroker)
 
     assert set(threading.enumerate()) <= before
     assert list(tmp_path.iterdir()) == []
@@ -151,7 +152,7 @@ def test_a_broker_url_that_cannot_be_used_ends_the_import_likewise(tmp_path: Pat
 
 def test_a_stop_is_harmless_before_a_start_and_when_repeated(settings: Settings) -> None:
     before = set(threading.enumerate())
-    worker = PurchaseWorker(settings, embedded=True)
+    worker = PurchaseWorker(settings, new_broker=EmbeddedBroker)
     for _ in range(2):
         worker.drain()
         worker.stop()
@@ -165,7 +166,7 @@ def test_a_step_of_the_stop_that_fails_keeps_no_other_from_being_taken(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    worker = PurchaseWorker(settings, embedded=True)
+    worker = PurchaseWorker(settings, new_broker=EmbeddedBroker)
     worker.trail.record(entries_of(store))
     monkeypatch.setattr(SizeTrigger, "stop", fail)
     worker.drain()
@@ -182,7 +183,7 @@ def test_a_start_that_fails_ends_the_process_and_says_why(
     """Dramatiq only logs what a hook raises, and would consume without what did not start."""
     before = set(threading.enumerate())
     monkeypatch.setattr(BackgroundScheduler, "start", fail)
-    worker = PurchaseWorker(settings, embedded=True)
+    worker = PurchaseWorker(settings, new_broker=EmbeddedBroker)
     with pytest.raises(SystemExit) as ended:
         dramatiq.Worker(worker.broker, worker_threads=1).start()
 
@@ -213,7 +214,7 @@ def test_a_process_that_ends_itself_writes_its_trail_and_blames_no_event(
 def test_a_wait_for_the_database_is_not_taken_for_a_standstill(settings: Settings) -> None:
     """A process that would recover is not to be ended."""
     address = parse_database_url("postgresql://user@host/name?pool_timeout=60")
-    worker = PurchaseWorker(replace(settings, database=address), embedded=True)
+    worker = PurchaseWorker(replace(settings, database=address), new_broker=EmbeddedBroker)
     longest = 60 + CONNECT_TIMEOUT_SECONDS + settings.statement_timeout_seconds
     worker._consumers.append(SimpleNamespace(stuck_seconds=lambda: longest))
     assert worker._symptom() is None

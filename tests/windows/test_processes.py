@@ -23,10 +23,12 @@ USERS = [f"buyer-{number}" for number in range(600)]
 LOSE_A_THREAD = """
 import threading
 import dramatiq
+from flashsale.brokers.embedded import EmbeddedBroker
 from flashsale.settings import Settings
 from flashsale.worker import PurchaseWorker
 
-host = dramatiq.Worker(PurchaseWorker(Settings.from_env(), embedded=True).broker, worker_threads=2)
+worker = PurchaseWorker(Settings.from_env(), new_broker=EmbeddedBroker)
+host = dramatiq.Worker(worker.broker, worker_threads=2)
 host.start()
 host.work_queue.put(None)
 threading.Event().wait(10)
