@@ -177,6 +177,18 @@ def test_whole_deliveries_never_reach_pika_and_end_its_wait(
     assert stack.returns_asked == [-CHANNEL]
 
 
+def test_only_a_read_that_has_filled_its_buffer_asks_for_another(
+    stacks: Callable[[], Stack],
+) -> None:
+    stack = stacks()
+    diversion = stack.divert()
+    stack.feed(delivery(7, b"one"))
+    assert not diversion.may_have_more
+
+    stack.feed(delivery(8, b"x" * 65_536))
+    assert diversion.may_have_more
+
+
 @pytest.mark.parametrize("body", [b"", b"whole", b"in several frames"], ids=bytes.decode)
 @pytest.mark.parametrize("unreadable", UNREADABLE.values(), ids=UNREADABLE)
 def test_properties_that_python_cannot_hold_keep_no_delivery_from_arriving(
