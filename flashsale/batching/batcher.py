@@ -34,10 +34,11 @@ class Limits:
     in_flight: int = 2
     #: How long one may take before the next leaves though it is not full.
     collect_seconds: float = 0.025
-    #: How long after the one before has left a batch may wait to be full, where deliveries come
-    #: at `fill_pace` a second or faster; where they come more slowly, none waits for another.
-    fill_seconds: float = 0.1
+    #: Where deliveries come at `fill_pace` a second or faster, a batch may wait to be full, for up
+    #: to `fill_factor` times as long as the last one took: that is long where the servers are at
+    #: their limit, which large batches spare. Where they come more slowly, none waits for another.
     fill_pace: float = 3_000.0
+    fill_factor: float = 5.0
     #: Most open deliveries; the channel's prefetch.
     prefetch: int = 2_000
     #: Size of the one batch that ends an outage, or shows that it lasts.
@@ -78,7 +79,9 @@ class Batcher(Generic[T]):
         self._hold_order = itertools.count()
         self._retried_last = False
         self._left_at = -math.inf
-        self._in_flight: set[Batch[T]] = set()
+        #: Since when, by the clock.
+        self._in_flight: dict[Batch[T], float] = {}
+        self._took = 0.0
         self._watched: Batch[T] | None = None
         self._acknowledged_at = clock()
         #: Since when the workers have had batches and returned none; None while they have none.
@@ -139,22 +142,14 @@ class Batcher(Generic[T]):
             self._watched = batch if handful.watched else None
             self._retried_last = False
             self._left_at = self._clock()
-        self._in_flight.add(batch)
+        self._in_flight[batch] = self._clock()
         self.waiting_since = self.waiting_since or self._clock()
         self._tally.batches += 1
         return batch
 
     def conclude(self, batch: Batch[T]) -> list[Letter]:
         """Take a batch back from its worker. Returns the dead letters that it leads to."""
-        self._in_flight.discard(batch)
-        self.waiting_since = self._clock() if self._in_flight else None
-        if batch is self._watched:
-            self._watched = None
-            self._intake.survived([delivery.body for delivery in batch.deliveries])
-        if batch.failure is Failure.SYSTEM:
-            self._breaker.trip(batch.explanation)
-        elif batch.failure is None:
-            self._breaker.succeed()
+        self._land(batch)
         if batch.ledger is not self._ledger:
             # Its tags name other deliveries on the present channel: touch nothing.
             self._tally.stale += len(batch)
@@ -179,6 +174,19 @@ class Batcher(Generic[T]):
             self._hold(rest, until)
             self._tally.held += 1
         return letters
+
+    def _land(self, batch: Batch[T]) -> None:
+        """What follows from a batch that is back, whatever channel it is of."""
+        if batch in self._in_flight:
+            self._took = self._clock() - self._in_flight.pop(batch)
+        self.waiting_since = self._clock() if self._in_flight else None
+        if batch is self._watched:
+            self._watched = None
+            self._intake.survived([delivery.body for delivery in batch.deliveries])
+        if batch.failure is Failure.SYSTEM:
+            self._breaker.trip(batch.explanation)
+        elif batch.failure is None:
+            self._breaker.succeed()
 
     def confirm(self, letters: Sequence[Letter]) -> None:
         """Settle deliveries whose dead letters the broker has confirmed."""
@@ -248,8 +256,8 @@ class Batcher(Generic[T]):
     def _collected_at(self) -> float:
         # Each delivery buys time for the next one. So a lone one waits for nobody; but where the
         # servers are at their limit, none leaves in a small batch, which costs them more.
-        bought = min(self._limits.fill_seconds, len(self._intake) / self._limits.fill_pace)
-        filled_at = self._left_at + bought
+        pace, most = self._limits.fill_pace, self._limits.fill_factor * self._took
+        filled_at = self._left_at + min(len(self._intake) / pace, most)
         if self.waiting_since is None:
             return filled_at
         return max(filled_at, self.waiting_since + self._limits.collect_seconds)

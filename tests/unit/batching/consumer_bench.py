@@ -61,7 +61,7 @@ class Bench:
 def new_bench() -> Bench:
     rabbit, store, clock = Rabbit(), Store(), Clock()
     # The clock moves only where a test moves it: no batch waits for another delivery.
-    process = Process("P1", rabbit, store, clock, replace(LIMITS, fill_seconds=0.0))
+    process = Process("P1", rabbit, store, clock, replace(LIMITS, fill_factor=0.0))
     return Bench(rabbit, store, clock, process)
 
 

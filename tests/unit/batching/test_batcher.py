@@ -109,12 +109,17 @@ def test_it_collects_from_when_a_batch_leaves_until_it_is_back_or_another_is_ful
     assert not bench.batcher.is_collecting()
 
 
+def take_out_and_back(bench: Bench, took: float) -> None:
+    bench.arrive(1)
+    batch = bench.hand_out()
+    bench.clock.advance(took)
+    bench.succeed(batch)
+
+
 @pytest.mark.parametrize("bench", [FILLING], indirect=True)
 def test_where_deliveries_come_fast_a_batch_waits_a_moment_to_be_full(bench: Bench) -> None:
-    bench.arrive(1)
-    bench.succeed(bench.hand_out())
     left_at = bench.clock()
-    bench.clock.advance(0.04)
+    take_out_and_back(bench, 0.04)
     bench.arrive(1)
     assert bench.sizes() == []
     assert bench.batcher.next_due_at() == left_at + 1 / FILLING.fill_pace
@@ -122,10 +127,20 @@ def test_where_deliveries_come_fast_a_batch_waits_a_moment_to_be_full(bench: Ben
     bench.arrive(2)
     bench.clock.advance(0.05)
     assert bench.sizes() == []
-    assert bench.batcher.next_due_at() == left_at + FILLING.fill_seconds
 
     bench.arrive(1)
     assert bench.sizes() == [4]
+
+
+@pytest.mark.parametrize("bench", [FILLING], indirect=True)
+def test_it_waits_no_longer_than_a_few_times_what_the_last_one_took(bench: Bench) -> None:
+    left_at = bench.clock()
+    take_out_and_back(bench, 0.01)
+    bench.arrive(3)
+    assert bench.batcher.next_due_at() == pytest.approx(left_at + FILLING.fill_factor * 0.01)
+
+    bench.clock.advance(0.021)
+    assert bench.sizes() == [3]
 
 
 @pytest.mark.parametrize("bench", [FILLING], indirect=True)
@@ -133,21 +148,12 @@ def test_where_deliveries_come_no_faster_than_the_pace_none_waits_for_another(
     bench: Bench,
 ) -> None:
     for _ in range(3):
-        bench.arrive(1)
-        batch = bench.hand_out()
-        assert len(batch) == 1
-        bench.succeed(batch)
+        take_out_and_back(bench, 0.04)
         bench.clock.advance(1 / FILLING.fill_pace)
-
-
-@pytest.mark.parametrize("bench", [FILLING], indirect=True)
-def test_the_wait_for_a_full_batch_ends_when_no_more_come(bench: Bench) -> None:
-    bench.arrive(1)
-    bench.succeed(bench.hand_out())
-    bench.arrive(3)
-    bench.clock.advance(FILLING.fill_seconds)
-
-    assert bench.sizes() == [3]
+        bench.arrive(1)
+        assert bench.batcher.is_ready()
+        bench.succeed(bench.hand_out())
+        bench.clock.advance(1 / FILLING.fill_pace)
 
 
 def test_a_batch_is_no_larger_than_its_limit(bench: Bench) -> None:
