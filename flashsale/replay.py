@@ -28,7 +28,7 @@ from flashsale.dead_letters.holding import HeldQueue
 from flashsale.dead_letters.records import Records
 from flashsale.dead_letters.replaying import Outcome
 from flashsale.dead_letters.selection import select_replayable
-from flashsale.dead_letters.shared_code import SharedCode
+from flashsale.dead_letters.shared_exit_code import SharedExitCode
 from flashsale.errors import BrokerError, FlashsaleError, SettingsError
 from flashsale.logs import LogQueue, handler, quieten_libraries
 from flashsale.process import stop_with_parent, take_repeated_signals_once
@@ -88,7 +88,10 @@ class ReplayOnce(Middleware):
         self._end_master()
 
     def _replay_or_wait(self) -> int:
-        with Records(self._settings.state_folder) as records, SharedCode(records.folder) as shared:
+        with (
+            Records(self._settings.state_folder) as records,
+            SharedExitCode(records.folder) as shared,
+        ):
             if not shared.is_ours:
                 log.info("replay.idle", extra={"hint": "another process of this master replays"})
                 self._stop.wait()

@@ -81,14 +81,14 @@ class Batcher(Generic[T]):
         self._left_at = -math.inf
         #: Since when, by the clock.
         self._in_flight: dict[Batch[T], float] = {}
-        self._took = 0.0
-        self._watched: Batch[T] | None = None
+        self._last_batch_seconds = 0.0
+        self._watched_batch: Batch[T] | None = None
         self._acknowledged_at = clock()
         #: Since when the workers have had batches and returned none; None while they have none.
         self.waiting_since: float | None = None
 
-    def begin_channel(self) -> None:
-        """Start over for a new channel. What was open on the old one returns by itself."""
+    def end_channel(self) -> None:
+        """Start over, for the next channel. What was open on this one returns by itself."""
         self._tally.returned += self._ledger.open_count
         self._tally.open = 0
         self._ledger.is_closed = True
@@ -96,7 +96,7 @@ class Batcher(Generic[T]):
         self._intake.clear()
         self._held.clear()
 
-    def collect(self, deliveries: Sequence[Delivery]) -> list[Letter]:
+    def accept(self, deliveries: Sequence[Delivery]) -> list[Letter]:
         """Take what has arrived. Returns the dead letters of what cannot be read."""
         self._ledger.deliver([delivery.tag for delivery in deliveries])
         self._tally.delivered += len(deliveries)
@@ -139,7 +139,7 @@ class Batcher(Generic[T]):
             if handful is None:
                 return None
             batch = Batch(self._ledger, handful.items, handful.deliveries)
-            self._watched = batch if handful.watched else None
+            self._watched_batch = batch if handful.watched else None
             self._retried_last = False
             self._left_at = self._clock()
         self._in_flight[batch] = self._clock()
@@ -178,17 +178,17 @@ class Batcher(Generic[T]):
     def _land(self, batch: Batch[T]) -> None:
         """What follows from a batch that is back, whatever channel it is of."""
         if batch in self._in_flight:
-            self._took = self._clock() - self._in_flight.pop(batch)
+            self._last_batch_seconds = self._clock() - self._in_flight.pop(batch)
         self.waiting_since = self._clock() if self._in_flight else None
-        if batch is self._watched:
-            self._watched = None
+        if batch is self._watched_batch:
+            self._watched_batch = None
             self._intake.survived([delivery.body for delivery in batch.deliveries])
         if batch.failure is Failure.SYSTEM:
             self._breaker.trip(batch.explanation)
         elif batch.failure is None:
             self._breaker.succeed()
 
-    def confirm(self, letters: Sequence[Letter]) -> None:
+    def settle_dead_lettered(self, letters: Sequence[Letter]) -> None:
         """Settle deliveries whose dead letters the broker has confirmed."""
         # Poison of an earlier channel comes again, and must still be known then.
         current = [letter for letter in letters if letter.ledger is self._ledger]
@@ -240,7 +240,7 @@ class Batcher(Generic[T]):
         """The size that a batch handed out now may have; 0 where none may be handed out."""
         if self._breaker.state is BreakerState.OPEN:
             return 0
-        if self._in_flight and (self._watched or self._intake.has_watched):
+        if self._in_flight and (self._watched_batch or self._intake.has_watched):
             # What may kill the process must take no other batch along, nor be taken for it.
             return 0
         if self._breaker.state is BreakerState.TRIAL:
@@ -256,7 +256,7 @@ class Batcher(Generic[T]):
     def _collected_at(self) -> float:
         # Each delivery buys time for the next one. So a lone one waits for nobody; but where the
         # servers are at their limit, none leaves in a small batch, which costs them more.
-        pace, most = self._limits.fill_pace, self._limits.fill_factor * self._took
+        pace, most = self._limits.fill_pace, self._limits.fill_factor * self._last_batch_seconds
         filled_at = self._left_at + min(len(self._intake) / pace, most)
         if self.waiting_since is None:
             return filled_at

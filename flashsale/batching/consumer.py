@@ -31,7 +31,7 @@ _REMINDER_SECONDS = 60.0
 _LASTING_SECONDS = 10.0
 _DRAIN_POLL_SECONDS = 0.05
 # While a batch is collected, what arrives is looked at this often: nothing would come of it sooner.
-_REST_SECONDS = 0.01
+_GATHER_SECONDS = 0.01
 _LETTERS_AT_CLOSE_SECONDS = 2.0
 
 
@@ -149,7 +149,7 @@ class BatchingConsumer(Consumer, Generic[T]):
         if self._channel is None:
             return
         try:
-            self._give_way(self._channel)
+            self._stop_and_hand_back(self._channel)
             self._take_back()
             self._acknowledge(self._channel)
         except ChannelLost as loss:
@@ -159,7 +159,7 @@ class BatchingConsumer(Consumer, Generic[T]):
     def _step(self, channel: Channel) -> Batch[T] | None:
         self._acknowledge(channel)
         if self._draining or self._breaker.hold_is_over:
-            self._give_way(channel)
+            self._stop_and_hand_back(channel)
         elif not self._consuming and self._breaker.state is not BreakerState.OPEN:
             channel.start_consuming()
             self._consuming = True
@@ -169,10 +169,12 @@ class BatchingConsumer(Consumer, Generic[T]):
             return Batch.probe()
         # With something to hand out, only what has arrived already is taken along.
         seconds = 0.0 if self._batcher.is_ready() else self._patience()
-        rest = min(seconds, _REST_SECONDS) if self._batcher.is_collecting() else 0.0
-        deliveries = channel.receive(seconds - rest, self._batcher.wanted(), rest=rest)
+        gather = min(seconds, _GATHER_SECONDS) if self._batcher.is_collecting() else 0.0
+        deliveries = channel.receive(
+            seconds - gather, self._batcher.wanted(), gather_seconds=gather
+        )
         if deliveries:
-            self._dead_letter(self._batcher.collect(deliveries))
+            self._dead_letter(self._batcher.accept(deliveries))
         return None if self._draining else self._batcher.next_batch()
 
     def _take_back(self) -> None:
@@ -184,14 +186,14 @@ class BatchingConsumer(Consumer, Generic[T]):
             else:
                 self._dead_letter(self._batcher.conclude(batch))
         while self._confirmed:
-            self._batcher.confirm(self._confirmed.popleft())
+            self._batcher.settle_dead_lettered(self._confirmed.popleft())
 
     def _acknowledge(self, channel: Channel) -> None:
         for tag, multiple in self._batcher.acknowledgements():
             channel.ack(tag, multiple=multiple)
             self._tally.acknowledgements += 1
 
-    def _give_way(self, channel: Channel) -> None:
+    def _stop_and_hand_back(self, channel: Channel) -> None:
         """Stop consuming, and let other workers have what ours have not begun."""
         if self._consuming:
             self._consuming = False
@@ -248,7 +250,6 @@ class BatchingConsumer(Consumer, Generic[T]):
         self._opened_at = self._clock()
         self._reported_at.clear()
         self._tally.channels += 1
-        self._batcher.begin_channel()
         log.info("broker.connected", extra={"queue": self._queue_name})
         return channel
 
@@ -275,7 +276,7 @@ class BatchingConsumer(Consumer, Generic[T]):
     def _close_channel(self) -> None:
         """What was open returns to the queue by itself, as the broker sees the channel end."""
         channel, self._channel, self._consuming = self._channel, None, False
-        self._batcher.begin_channel()
+        self._batcher.end_channel()
         if channel is not None:
             channel.close()
 

@@ -41,11 +41,13 @@ class Channel(Protocol):
     def stop_consuming(self) -> None:
         """Let no more deliveries come; those not received yet go back to the queue."""
 
-    def receive(self, seconds: float, limit: int, *, rest: float = 0.0) -> Sequence[Delivery]:
+    def receive(
+        self, seconds: float, limit: int, *, gather_seconds: float = 0.0
+    ) -> Sequence[Delivery]:
         """What has arrived, about `limit` at most; waits up to `seconds` for the first.
 
         Returns early, and perhaps with nothing, after :meth:`wake`. Before it looks, it may let
-        deliveries gather for up to `rest` seconds: to look at each by itself is dear.
+        deliveries gather for up to `gather_seconds`: to look at each by itself is dear.
         """
 
     def ack(self, tag: int, *, multiple: bool) -> None:

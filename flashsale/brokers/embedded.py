@@ -150,7 +150,9 @@ class EmbeddedChannel:
     def stop_consuming(self) -> None:
         self._consuming = False
 
-    def receive(self, seconds: float, limit: int, *, rest: float = 0.0) -> Sequence[Delivery]:  # noqa: ARG002
+    def receive(
+        self, seconds: float, limit: int, *, gather_seconds: float = 0.0  # noqa: ARG002
+    ) -> Sequence[Delivery]:
         with self._news:
             self._news.wait_for(
                 lambda: self._is_woken or any(map(self._can_give, self._sources)), seconds

@@ -110,7 +110,7 @@ class RabbitmqTransport:
             self._nodes.rotate(-1)
             raise ChannelLost(str(error)) from None
         try:
-            with _losses(connection):
+            with _raising_channel_lost(connection):
                 self._queues.prepare(connection)
             self._writer.lead(self._queues.dead_letter_exchange or DEFAULT_EXCHANGE)
             return RabbitmqChannel(connection, self._queues, self._prefetch)
@@ -154,7 +154,7 @@ class RabbitmqChannel:
         self._cancelled: list[str] = []
         self._arrived: list[Delivery] = []
         self._woken = threading.Event()
-        with _losses(self._connection):
+        with _raising_channel_lost(self._connection):
             self._channel = connection.channel()
             # For each consumer that begins afterwards, by itself.
             self._channel.basic_qos(prefetch_count=prefetch)
@@ -169,7 +169,7 @@ class RabbitmqChannel:
             return
         if self._diversion is not None:
             self._diversion.end()
-        with _losses(self._connection):
+        with _raising_channel_lost(self._connection):
             for consumer_tag in self._consumed:
                 # pika gives back what it has received and not delivered to us yet.
                 self._channel.basic_cancel(consumer_tag)
@@ -178,17 +178,19 @@ class RabbitmqChannel:
         self._arrived.clear()
         self.give_back(tags)
 
-    def receive(self, seconds: float, limit: int, *, rest: float = 0.0) -> Sequence[Delivery]:
+    def receive(
+        self, seconds: float, limit: int, *, gather_seconds: float = 0.0
+    ) -> Sequence[Delivery]:
         if self._queues.missing and self._consumed:
             # First, since what pika reads itself meanwhile is sorted in below.
             self._find_missing()
             seconds = min(seconds, LOOK_SECONDS)
-        if rest > 0.0:
+        if gather_seconds > 0.0:
             # A turn of pika's loop costs as much as several events, and it would take one for
             # each handful that RabbitMQ sends.
-            self._woken.wait(rest)
+            self._woken.wait(gather_seconds)
             self._woken.clear()
-        with _losses(self._connection, seconds):
+        with _raising_channel_lost(self._connection, seconds):
             more = self._turn(seconds)
             while more and len(self._arrived) < limit:
                 more = self._turn(0)
@@ -202,11 +204,11 @@ class RabbitmqChannel:
         return arrived
 
     def ack(self, tag: int, *, multiple: bool) -> None:
-        with _losses(self._connection):
+        with _raising_channel_lost(self._connection):
             self._channel.basic_ack(tag, multiple=multiple)
 
     def give_back(self, tags: Sequence[int]) -> None:
-        with _losses(self._connection):
+        with _raising_channel_lost(self._connection):
             for tag in tags:
                 # Never cumulative: batches that are still at work lie between them.
                 self._channel.basic_nack(tag, multiple=False, requeue=True)
@@ -235,7 +237,7 @@ class RabbitmqChannel:
         """Begin to consume these as well."""
         if self._diversion is not None:
             self._diversion.end()
-        with _losses(self._connection):
+        with _raising_channel_lost(self._connection):
             for queue in queues:
                 consumer_tag = next(self._new_tags)
                 self._consumed[consumer_tag] = queue
@@ -258,7 +260,7 @@ class RabbitmqChannel:
 
     def _find_missing(self) -> None:
         try:
-            with _losses(self._connection):
+            with _raising_channel_lost(self._connection):
                 found = self._queues.found_again(self._connection)
         except BrokerError as error:
             raise ChannelLost(str(error)) from None
@@ -277,7 +279,9 @@ class RabbitmqChannel:
 
 
 @contextmanager
-def _losses(connection: pika.BlockingConnection, waiting_seconds: float = 0.0) -> Iterator[None]:
+def _raising_channel_lost(
+    connection: pika.BlockingConnection, waiting_seconds: float = 0.0
+) -> Iterator[None]:
     try:
         with answers_within(connection, waiting_seconds + _ANSWER_SECONDS):
             yield

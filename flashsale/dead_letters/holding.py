@@ -93,7 +93,7 @@ class HeldQueue:
     def depth(self, queue: str | None = None) -> Depth:
         """Of the dead-letter queue, or of another one."""
         name = queue or self.queue
-        with self._answers():
+        with self._raising_broker_errors():
             channel = self._connection.channel()
             try:
                 method = channel.queue_declare(name, passive=True).method
@@ -112,7 +112,7 @@ class HeldQueue:
             QueueIsTaken: somebody else has it.
         """
         name = f"{self.queue}.lock"
-        with self._answers():
+        with self._raising_broker_errors():
             try:
                 # An exclusive queue ends with its connection, also with that of a killed process.
                 self._connection.channel().queue_declare(name, exclusive=True, auto_delete=True)
@@ -127,7 +127,7 @@ class HeldQueue:
 
     def is_locked(self) -> bool:
         """Whether somebody else who changes these letters keeps others away."""
-        with self._answers():
+        with self._raising_broker_errors():
             channel = self._connection.channel()
             try:
                 channel.queue_declare(f"{self.queue}.lock", passive=True)
@@ -146,14 +146,14 @@ class HeldQueue:
             self._held += 1
             handle(Held(method.delivery_tag, properties, body))
 
-        with self._answers():
+        with self._raising_broker_errors():
             channel = self._channel = self._channel or self._connection.channel()
             self._held_since = self._held_since or time.monotonic()
             channel.basic_qos(prefetch_count=limit)
             consumer = channel.basic_consume(self.queue, on_delivery)
         came, last, is_empty = 0, time.monotonic(), False
         while taken < limit:
-            with self._answers():
+            with self._raising_broker_errors():
                 self._connection.process_data_events(time_limit=_QUIET_SECONDS)
             if taken > came:
                 came, last, is_empty = taken, time.monotonic(), False
@@ -167,7 +167,7 @@ class HeldQueue:
             else:
                 # The last letters may still be on their way: one more turn.
                 is_empty = self.depth().ready == 0
-        with self._answers():
+        with self._raising_broker_errors():
             # With all that it may have taken, nothing more is on its way to this consumer. Where
             # it is, pika gives it back.
             channel.basic_cancel(consumer)
@@ -184,7 +184,7 @@ class HeldQueue:
 
     def ack(self, tags: Sequence[int]) -> None:
         """Take these out of the queue for good."""
-        with self._answers():
+        with self._raising_broker_errors():
             for tag in tags:
                 self._channel.basic_ack(tag)
                 self._held -= 1
@@ -196,7 +196,7 @@ class HeldQueue:
         held, self._held = self._held, 0
         if channel is None:
             return
-        with self._answers(_ANSWER_SECONDS + held / _RETURNS_A_SECOND):
+        with self._raising_broker_errors(_ANSWER_SECONDS + held / _RETURNS_A_SECOND):
             channel.basic_nack(0, multiple=True, requeue=True)
             channel.close()
         # RabbitMQ returns it in parts, also after it has closed the channel; meanwhile a look
@@ -211,7 +211,7 @@ class HeldQueue:
 
     def wait(self, seconds: float) -> None:
         """Let time pass while RabbitMQ's heartbeats are answered."""
-        with self._answers(seconds + _ANSWER_SECONDS):
+        with self._raising_broker_errors(seconds + _ANSWER_SECONDS):
             self._connection.sleep(max(0.0, seconds))
 
     def close(self) -> None:
@@ -233,7 +233,7 @@ class HeldQueue:
 
         A declaration that names the type changes nothing, as the queue exists.
         """
-        with self._answers():
+        with self._raising_broker_errors():
             channel = self._connection.channel()
             try:
                 arguments = {"x-queue-type": "quorum"}
@@ -244,7 +244,7 @@ class HeldQueue:
         return True
 
     @contextmanager
-    def _answers(self, seconds: float = _ANSWER_SECONDS) -> Iterator[None]:
+    def _raising_broker_errors(self, seconds: float = _ANSWER_SECONDS) -> Iterator[None]:
         try:
             with answers_within(self._connection, seconds):
                 yield

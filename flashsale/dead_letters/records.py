@@ -74,7 +74,7 @@ class Records:
 
     def __init__(self, state_folder: str) -> None:
         self.folder = Path(state_folder, _SUBFOLDER)
-        with self._told():
+        with self._raising_records_unusable():
             # One by one: as a parent, the worker's folder would be made with rights for others.
             self.folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.folder.mkdir(mode=0o700, exist_ok=True)
@@ -118,7 +118,7 @@ class Records:
         Raises:
             NoSuchPlan: it was never made on this machine, or is older than 30 days.
         """
-        with self._told():
+        with self._raising_records_unusable():
             found = self._database.execute(
                 "SELECT what, queue, largest_bytes, edit, begun FROM plans WHERE plan = ?", (name,)
             ).fetchone()
@@ -139,7 +139,7 @@ class Records:
 
     def replays(self, sha256: str) -> int:
         """How often the event of this fingerprint was replayed from this machine."""
-        with self._told():
+        with self._raising_records_unusable():
             key = (bytes.fromhex(sha256),)
             row = self._database.execute("SELECT times FROM replays WHERE sha256 = ?", key)
             return int((row.fetchone() or (0,))[0])
@@ -156,7 +156,10 @@ class Records:
     def log_run(self, **about: Any) -> dict[str, Any]:
         """Append the one line of a run to ``journal.jsonl``, on the disk when this returns."""
         line = {"at": datetime.now(UTC).isoformat(), "by": _operator(), **about}
-        with self._told(), (self.folder / "journal.jsonl").open("ab") as journal:
+        with (
+            self._raising_records_unusable(),
+            (self.folder / "journal.jsonl").open("ab") as journal,
+        ):
             journal.write(json.dumps(line).encode() + b"\n")
             journal.flush()
             os.fsync(journal.fileno())
@@ -164,7 +167,7 @@ class Records:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        with self._told(), closing(self._database.cursor()) as cursor:
+        with self._raising_records_unusable(), closing(self._database.cursor()) as cursor:
             cursor.execute("BEGIN IMMEDIATE")
             try:
                 yield
@@ -174,7 +177,7 @@ class Records:
             cursor.execute("COMMIT")
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _raising_records_unusable(self) -> Iterator[None]:
         try:
             yield
         except (OSError, sqlite3.Error) as error:

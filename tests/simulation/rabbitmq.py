@@ -83,7 +83,7 @@ class FakeChannel:
         #: How long the last `receive` was ready to wait.
         self.patience = 0.0
         #: For how long it let deliveries gather before that.
-        self.rest = 0.0
+        self.gathered = 0.0
         self._last_tag = 0
         self._acks_on_their_way: list[Message] = []
         rabbit.channels.append(self)
@@ -126,11 +126,13 @@ class FakeChannel:
         arrived, self.arrived = self.arrived, []
         self.rabbit.requeue([self.outstanding.pop(delivery.tag) for delivery in arrived])
 
-    def receive(self, seconds: float, limit: int, *, rest: float = 0.0) -> Sequence[Delivery]:  # noqa: ARG002
+    def receive(
+        self, seconds: float, limit: int, *, gather_seconds: float = 0.0  # noqa: ARG002
+    ) -> Sequence[Delivery]:
         # Like pika's, this hands on all that one read has brought, be it more than `limit`.
         self._require_life()
         self.patience = 0.0 if self.woken or self.arrived else seconds
-        self.rest = rest
+        self.gathered = gather_seconds
         self.woken = False
         arrived, self.arrived = self.arrived, []
         self.received += len(arrived)

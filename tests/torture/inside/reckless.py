@@ -11,9 +11,9 @@ _receive, _ack = RabbitmqChannel.receive, RabbitmqChannel.ack
 
 
 def _receive_and_ack(
-    channel: RabbitmqChannel, seconds: float, limit: int, *, rest: float = 0.0
+    channel: RabbitmqChannel, seconds: float, limit: int, *, gather_seconds: float = 0.0
 ) -> Sequence[Delivery]:
-    deliveries = _receive(channel, seconds, limit, rest=rest)
+    deliveries = _receive(channel, seconds, limit, gather_seconds=gather_seconds)
     if deliveries:
         _ack(channel, deliveries[-1].tag, multiple=True)
     return deliveries

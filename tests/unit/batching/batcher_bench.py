@@ -53,14 +53,14 @@ class Bench:
         self.breaker.end_probe(failed_because=None)
 
     def arrive(self, count: int) -> None:
-        self.batcher.collect([self.delivery() for _ in range(count)])
+        self.batcher.accept([self.delivery() for _ in range(count)])
 
     def delivery(self, body: bytes = b"good") -> Delivery:
         self._last_tag += 1
         return Delivery(self._last_tag, body)
 
     def new_channel(self) -> None:
-        self.batcher.begin_channel()
+        self.batcher.end_channel()
         self._last_tag = 0
 
     def hand_out(self) -> Batch[str]:

@@ -43,7 +43,7 @@ def test_each_verdict_has_its_own_consequence(bench: Bench) -> None:
 
 def test_what_cannot_be_read_becomes_a_dead_letter_and_never_meets_a_worker(bench: Bench) -> None:
     deliveries = [bench.delivery(), bench.delivery(b"unreadable"), bench.delivery()]
-    letters = bench.batcher.collect(deliveries)
+    letters = bench.batcher.accept(deliveries)
 
     assert [(letter.delivery.tag, letter.rejection) for letter in letters] == [(2, UNREADABLE)]
     assert tags(bench.hand_out()) == [1, 3]
@@ -51,25 +51,25 @@ def test_what_cannot_be_read_becomes_a_dead_letter_and_never_meets_a_worker(benc
 
 def test_what_the_broker_would_lose_in_a_restart_is_counted(bench: Bench) -> None:
     lost = [Delivery(2, b"good", persistent=False), Delivery(3, b"unreadable", persistent=False)]
-    bench.batcher.collect([bench.delivery(), *lost])
+    bench.batcher.accept([bench.delivery(), *lost])
 
     assert bench.tally.not_persistent == 2
 
 
 def test_a_delivery_stays_open_until_its_dead_letter_is_confirmed(bench: Bench) -> None:
-    letters = bench.batcher.collect([bench.delivery(b"unreadable")])
+    letters = bench.batcher.accept([bench.delivery(b"unreadable")])
     assert bench.acknowledgements() == []
     assert bench.tally.open == 1
 
-    bench.batcher.confirm(letters)
+    bench.batcher.settle_dead_lettered(letters)
     assert bench.acknowledgements() == [Acknowledgement(1, multiple=True)]
     assert bench.tally.dead_lettered == 1
 
 
 def test_a_dead_letter_confirmed_twice_counts_once(bench: Bench) -> None:
-    letters = bench.batcher.collect([bench.delivery(b"unreadable")])
-    bench.batcher.confirm(letters)
-    bench.batcher.confirm(letters)
+    letters = bench.batcher.accept([bench.delivery(b"unreadable")])
+    bench.batcher.settle_dead_lettered(letters)
+    bench.batcher.settle_dead_lettered(letters)
 
     assert bench.tally.dead_lettered == 1
     assert bench.tally.reasons == {"unreadable": 1}
@@ -129,10 +129,10 @@ def test_surrender_gives_back_the_collected_and_the_held_but_nothing_under_way(
 
 
 def test_a_delivery_with_a_dead_letter_on_its_way_is_not_given_back(bench: Bench) -> None:
-    letters = bench.batcher.collect([bench.delivery(b"unreadable")])
+    letters = bench.batcher.accept([bench.delivery(b"unreadable")])
     assert bench.batcher.surrender() == []
 
-    bench.batcher.confirm(letters)
+    bench.batcher.settle_dead_lettered(letters)
     assert bench.tally.dead_lettered == 1
 
 
@@ -180,10 +180,10 @@ def test_batches_of_a_lost_channel_keep_their_workers_busy(bench: Bench) -> None
 
 
 def test_a_dead_letter_confirmed_after_its_channel_was_lost_settles_nothing(bench: Bench) -> None:
-    letters = bench.batcher.collect([bench.delivery(b"unreadable")])
+    letters = bench.batcher.accept([bench.delivery(b"unreadable")])
     bench.new_channel()
     bench.arrive(1)
-    bench.batcher.confirm(letters)
+    bench.batcher.settle_dead_lettered(letters)
 
     assert letters[0].ledger.is_closed, "by which the writer knows not to write it"
     assert bench.acknowledgements() == []
@@ -220,7 +220,7 @@ def test_every_delivery_is_counted_after_every_step(bench: Bench) -> None:
     bench.acknowledgements()
     assert counts() == (6, 2, 0, 0, 4)
     assert tally.repeats == 1
-    batcher.confirm(letters)
+    batcher.settle_dead_lettered(letters)
     bench.acknowledgements()
     assert counts() == (6, 2, 1, 0, 3)
     batcher.surrender()

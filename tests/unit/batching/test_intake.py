@@ -176,9 +176,9 @@ def finish(batcher: Batcher[bytes], batch: Batch[bytes] | None) -> None:
 def test_a_watched_batch_has_no_other_beside_it() -> None:
     """Else the one that kills would take the others along, and their deliveries for suspects."""
     batcher = batcher_of(Memory())
-    batcher.collect([Delivery(1, b"fresh")])
+    batcher.accept([Delivery(1, b"fresh")])
     fresh = batcher.next_batch()
-    batcher.collect([again(2), Delivery(3, b"later")])
+    batcher.accept([again(2), Delivery(3, b"later")])
 
     assert batcher.next_batch() is None
     finish(batcher, fresh)
@@ -195,7 +195,7 @@ def test_a_watched_batch_has_no_other_beside_it() -> None:
 def test_a_watched_batch_that_fails_has_survived_all_the_same() -> None:
     memory = Memory()
     batcher = batcher_of(memory)
-    batcher.collect([again(1)])
+    batcher.accept([again(1)])
     batch = batcher.next_batch()
     assert batch is not None
     assert memory.counts == {b"body-1": 1}
@@ -210,7 +210,7 @@ def test_poison_is_dead_lettered_as_it_arrives() -> None:
     memory.counts[b"body-1"] = 3
     batcher = batcher_of(memory)
 
-    (letter,) = batcher.collect([again(1), again(2)])
+    (letter,) = batcher.accept([again(1), again(2)])
 
     assert letter.delivery == again(1)
     assert letter.rejection == Rejection(POISON_REASON)
@@ -221,10 +221,10 @@ def test_poison_is_known_until_its_dead_letter_is_confirmed_and_then_starts_afre
     memory = Memory()
     memory.counts[b"body-1"] = 3
     batcher = batcher_of(memory)
-    letters = batcher.collect([again(1)])
+    letters = batcher.accept([again(1)])
     assert memory.counts == {b"body-1": 3}
 
-    batcher.confirm(letters)
+    batcher.settle_dead_lettered(letters)
 
     assert not memory.counts
 
@@ -234,10 +234,10 @@ def test_a_confirm_from_before_the_channel_was_lost_leaves_poison_known() -> Non
     memory = Memory()
     memory.counts[b"body-1"] = 3
     batcher = batcher_of(memory)
-    early = batcher.collect([again(1)])
-    batcher.begin_channel()
+    early = batcher.accept([again(1)])
+    batcher.end_channel()
 
-    batcher.confirm(early)
-    letters = batcher.collect([again(1)])
+    batcher.settle_dead_lettered(early)
+    letters = batcher.accept([again(1)])
 
     assert [letter.rejection for letter in letters] == [Rejection(POISON_REASON)]

@@ -6,15 +6,15 @@ import os
 from contextlib import ExitStack
 from pathlib import Path
 
-from flashsale.dead_letters.shared_code import SharedCode
+from flashsale.dead_letters.shared_exit_code import SharedExitCode
 
 
 def test_one_process_replays_and_the_others_end_with_its_code(tmp_path: Path) -> None:
     with ExitStack() as others:
-        with SharedCode(tmp_path) as first:
-            other = others.enter_context(SharedCode(tmp_path))
+        with SharedExitCode(tmp_path) as first:
+            other = others.enter_context(SharedExitCode(tmp_path))
             first.write(5)
-            late = others.enter_context(SharedCode(tmp_path))
+            late = others.enter_context(SharedExitCode(tmp_path))
             assert (first.is_ours, other.is_ours, late.is_ours) == (True, False, False)
 
         assert other.read() == 5
@@ -24,8 +24,8 @@ def test_one_process_replays_and_the_others_end_with_its_code(tmp_path: Path) ->
 
 def test_the_others_fail_where_the_one_that_replays_told_no_code(tmp_path: Path) -> None:
     with ExitStack() as others:
-        with SharedCode(tmp_path):
-            other = others.enter_context(SharedCode(tmp_path))
+        with SharedExitCode(tmp_path):
+            other = others.enter_context(SharedExitCode(tmp_path))
 
         assert other.read() == 1
 
@@ -33,8 +33,8 @@ def test_the_others_fail_where_the_one_that_replays_told_no_code(tmp_path: Path)
 def test_what_a_killed_master_of_the_same_process_id_left_is_not_believed(tmp_path: Path) -> None:
     (tmp_path / f"replay-{os.getpid()}.lock").write_text("4")
     with ExitStack() as others:
-        with SharedCode(tmp_path) as first:
-            other = others.enter_context(SharedCode(tmp_path))
+        with SharedExitCode(tmp_path) as first:
+            other = others.enter_context(SharedExitCode(tmp_path))
             assert first.is_ours
             first.write(5)
 

@@ -11,7 +11,7 @@ from typing import Self
 _EXIT_FAILURE = 1
 
 
-class SharedCode:
+class SharedExitCode:
     """The exit code of the one process of a master that replays, with which the others end too.
 
     Dramatiq's master joins its processes in turn, and never learns the code of one that ends during
