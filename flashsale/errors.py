@@ -3,20 +3,21 @@
 ::
 
     FlashsaleError
-    ├── SettingsError          stop; the operator corrects the environment   (exit 2)
+    ├── SettingsError          stop; the operator corrects the environment       (exit 2)
     ├── EventRefused           dead-letter the event with its reason
-    ├── StoreError             the database; ``sqlstate`` says what it answered
+    ├── StoreError             the database; ``sqlstate`` says what it answered  (exit 4)
     │   ├── EventFault         isolate the event, then dead-letter it
     │   ├── TransientFault     keep the batch and try again after a backoff
-    │   ├── SystemFault        stop consuming, probe, resume by itself       (exit 4)
+    │   ├── SystemFault        stop consuming, probe, resume by itself
     │   └── UnclassifiedFault  try again; alone and still failing: dead-letter
-    └── BrokerError            RabbitMQ
-        ├── BrokerUnavailable  reconnect with backoff                        (exit 3)
+    └── BrokerError            RabbitMQ                                          (exit 3)
+        ├── BrokerUnavailable  reconnect with backoff
         ├── BrokerMisconfigured  a command stops, a worker waits; the operator
-        │                        corrects the broker                        (exit 3)
+        │                        corrects the broker
         └── PublishUnconfirmed nothing may be taken for published: publish again
 
-Messages of these errors are safe to print: they carry no credentials and no values of rows.
+An error of one room only is defined in that room; it is a FlashsaleError as well. Messages of
+these errors are safe to print: they carry no credentials and no values of rows.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 It replays those that are there when it starts, with the ramp and the caps of the environment, and
 ends Dramatiq's master with it: exit code 0 where all were replayed and none failed again, 5 where
-some are left, 1 to 4 as the command's. Of several processes one replays, and the others wait and
+some are left, 1 to 3 as the command's. Of several processes one replays, and the others wait and
 end with its code.
 """
 
@@ -26,7 +26,7 @@ from flashsale.dead_letters.choice import Choice
 from flashsale.dead_letters.editing import Edit
 from flashsale.dead_letters.holding import HeldQueue
 from flashsale.dead_letters.records import Records
-from flashsale.dead_letters.replaying import Outcome
+from flashsale.dead_letters.replaying import RunOutcome
 from flashsale.dead_letters.selection import select_replayable
 from flashsale.dead_letters.shared_exit_code import SharedExitCode
 from flashsale.errors import BrokerError, FlashsaleError, SettingsError
@@ -160,7 +160,7 @@ def _replay_from(
         "exhausted": selection.exhausted,
     }
     log.info("replay.started", extra=about)
-    outcome = Outcome(selection.letters.total(), left_out=selection.left_out)
+    outcome = RunOutcome(selection.letters.total(), left_out=selection.left_out)
 
     def on_stage(sent: int, failed: int) -> None:
         progress = {"sent": sent, "failed_again": failed, "done": outcome.done}

@@ -6,7 +6,6 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from flashsale.batching import (
     Tally,
     Transport,
 )
-from flashsale.brokers.hosting import WorkerBroker
+from flashsale.brokers.hosting import NewBroker
 from flashsale.brokers.rabbitmq import PurchaseBroker
 from flashsale.confirmation import Confirmation, failure_of, read_purchase
 from flashsale.database import (
@@ -76,9 +75,7 @@ class PurchaseWorker:
     `new_broker` makes the broker that brings the events, RabbitMQ's unless told otherwise.
     """
 
-    def __init__(
-        self, settings: Settings, *, new_broker: Callable[..., WorkerBroker] = PurchaseBroker
-    ) -> None:
+    def __init__(self, settings: Settings, *, new_broker: NewBroker = PurchaseBroker) -> None:
         self.settings = settings
         self.database = open_database(
             settings.database, statement_timeout_seconds=settings.statement_timeout_seconds

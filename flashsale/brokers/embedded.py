@@ -151,7 +151,11 @@ class EmbeddedChannel:
         self._consuming = False
 
     def receive(
-        self, seconds: float, limit: int, *, gather_seconds: float = 0.0  # noqa: ARG002
+        self,
+        seconds: float,
+        limit: int,
+        *,
+        gather_seconds: float = 0.0,  # noqa: ARG002
     ) -> Sequence[Delivery]:
         with self._news:
             self._news.wait_for(

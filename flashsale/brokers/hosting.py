@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Never
+from typing import Any, Never, Protocol
 
 from dramatiq import Message
 from dramatiq.broker import Broker, Consumer
@@ -13,6 +13,14 @@ from flashsale.batching import Transport
 from flashsale.settings import Settings
 
 NewConsumer = Callable[[Transport], Consumer]
+
+
+class NewBroker(Protocol):
+    """Makes a broker; each class of them does so itself."""
+
+    def __call__(
+        self, settings: Settings, *, new_consumer: NewConsumer, middleware: list[Middleware]
+    ) -> WorkerBroker: ...
 
 
 class WorkerBroker(Broker):

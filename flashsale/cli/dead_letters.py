@@ -26,8 +26,9 @@ from flashsale.cli.dead_letters_shared import (
     when,
 )
 from flashsale.cli.shared import progress_bar
-from flashsale.dead_letters.choice import Choice, Groups
+from flashsale.dead_letters.choice import Choice
 from flashsale.dead_letters.files import BadLine, body_fields, export_line, import_line
+from flashsale.dead_letters.groups import Groups
 from flashsale.dead_letters.letter import DeadLetter
 from flashsale.dead_letters.selection import look
 from flashsale.settings import Settings

@@ -32,7 +32,7 @@ from flashsale.dead_letters.choice import Choice
 from flashsale.dead_letters.editing import Edit
 from flashsale.dead_letters.holding import HeldQueue
 from flashsale.dead_letters.records import Plan, Records
-from flashsale.dead_letters.replaying import Caps, Outcome
+from flashsale.dead_letters.replaying import Caps, RunOutcome
 from flashsale.dead_letters.selection import select_all, select_replayable
 from flashsale.settings import Settings
 
@@ -128,7 +128,10 @@ def retry(
         )
 
         def run(
-            queue: HeldQueue, outcome: Outcome, show: Callable[[int], None], stop: threading.Event
+            queue: HeldQueue,
+            outcome: RunOutcome,
+            show: Callable[[int], None],
+            stop: threading.Event,
         ) -> None:
             for target in settings.purchase_queues:
                 if not queue.depth(target).consumers:
@@ -151,7 +154,7 @@ def retry(
                 stop=stop,
             )
 
-        outcome = Outcome(plan.letters.total(), left_out=left_out)
+        outcome = RunOutcome(plan.letters.total(), left_out=left_out)
         return _run(plan, outcome, settings, quorum, as_json, run)
 
 
@@ -205,23 +208,26 @@ def discard(
             return plan
 
         def run(
-            queue: HeldQueue, outcome: Outcome, show: Callable[[int], None], stop: threading.Event
+            queue: HeldQueue,
+            outcome: RunOutcome,
+            show: Callable[[int], None],
+            stop: threading.Event,
         ) -> None:
             running.discard(
                 queue, records, plan, settings, outcome=outcome, progress=show, stop=stop
             )
 
-        outcome = Outcome(plan.letters.total())
+        outcome = RunOutcome(plan.letters.total())
         return _run(plan, outcome, settings, quorum, as_json, run)
 
 
 def _run(
     plan: Plan,
-    outcome: Outcome,
+    outcome: RunOutcome,
     settings: Settings,
     quorum: bool,
     as_json: bool,
-    run: Callable[[HeldQueue, Outcome, Callable[[int], None], threading.Event], None],
+    run: Callable[[HeldQueue, RunOutcome, Callable[[int], None], threading.Event], None],
 ) -> int:
     # A new connection: the one before may have idled for as long as a question was open.
     with open_queue(settings, quorum) as queue:

@@ -18,7 +18,7 @@ from flashsale.dead_letters.choice import Choice
 from flashsale.dead_letters.editing import Edit
 from flashsale.dead_letters.letter import DeadLetter
 from flashsale.dead_letters.records import Plan, Records
-from flashsale.dead_letters.replaying import Outcome
+from flashsale.dead_letters.replaying import RunOutcome
 from flashsale.dead_letters.selection import Selection, look
 from flashsale.settings import Settings
 
@@ -125,7 +125,7 @@ def tell_wait(before: int) -> None:
 
 
 @contextmanager
-def reported(plan: Plan, outcome: Outcome, as_json: bool) -> Iterator[None]:
+def reported(plan: Plan, outcome: RunOutcome, as_json: bool) -> Iterator[None]:
     """Tell how it ended, also where an error passes by: what is done, is."""
     failed = True
     try:

@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 import click
 
 from flashsale.cli.shared import progress_bar
-from flashsale.dead_letters.choice import Choice, Group, parse_age
+from flashsale.dead_letters.choice import Choice, parse_age
+from flashsale.dead_letters.groups import Group
 from flashsale.dead_letters.holding import HeldQueue
 from flashsale.dead_letters.letter import DeadLetter
 from flashsale.purchases import Reason

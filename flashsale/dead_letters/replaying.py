@@ -39,7 +39,7 @@ class Caps(NamedTuple):
 
 
 @dataclass
-class Outcome:
+class RunOutcome:
     """How far a run is, and how it ended.
 
     Attributes:
@@ -161,7 +161,7 @@ class Replay:
     caps: Caps
     targets: Sequence[str]
     edit: Edit
-    outcome: Outcome
+    outcome: RunOutcome
     max_event_bytes: int
     window: int
     progress: Callable[[int], None]

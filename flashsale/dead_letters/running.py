@@ -12,7 +12,7 @@ from flashsale.brokers.publishing import ConfirmingPublisher
 from flashsale.dead_letters.editing import Edit
 from flashsale.dead_letters.holding import HeldQueue
 from flashsale.dead_letters.records import Plan, Records
-from flashsale.dead_letters.replaying import Caps, Letters, Outcome, Replay, window_for
+from flashsale.dead_letters.replaying import Caps, Letters, Replay, RunOutcome, window_for
 from flashsale.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ def replay(
     plan: Plan,
     settings: Settings,
     *,
-    outcome: Outcome,
+    outcome: RunOutcome,
     caps: Caps,
     edit: Edit,
     progress: Callable[[int], None],
@@ -73,7 +73,7 @@ def discard(
     plan: Plan,
     settings: Settings,
     *,
-    outcome: Outcome,
+    outcome: RunOutcome,
     progress: Callable[[int], None],
     stop: threading.Event,
 ) -> None:
@@ -101,7 +101,7 @@ def discard(
 
 
 @contextmanager
-def _noted(records: Records, plan: Plan, outcome: Outcome, **about: str) -> Iterator[None]:
+def _noted(records: Records, plan: Plan, outcome: RunOutcome, **about: str) -> Iterator[None]:
     failure: str | None = None
     records.begin(plan)
     try:

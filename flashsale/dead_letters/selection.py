@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from flashsale.dead_letters.choice import Choice, Groups
+from flashsale.dead_letters.choice import Choice
 from flashsale.dead_letters.editing import Edit, NotEditable
+from flashsale.dead_letters.groups import Groups
 from flashsale.dead_letters.holding import Held, HeldQueue
 from flashsale.dead_letters.letter import DeadLetter
 from flashsale.dead_letters.records import Records

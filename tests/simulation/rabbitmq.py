@@ -127,7 +127,11 @@ class FakeChannel:
         self.rabbit.requeue([self.outstanding.pop(delivery.tag) for delivery in arrived])
 
     def receive(
-        self, seconds: float, limit: int, *, gather_seconds: float = 0.0  # noqa: ARG002
+        self,
+        seconds: float,
+        limit: int,  # noqa: ARG002
+        *,
+        gather_seconds: float = 0.0,
     ) -> Sequence[Delivery]:
         # Like pika's, this hands on all that one read has brought, be it more than `limit`.
         self._require_life()

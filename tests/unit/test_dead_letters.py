@@ -14,9 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pika.spec import BasicProperties
 
-from flashsale.dead_letters.choice import Choice, Groups, parse_age
+from flashsale.dead_letters.choice import Choice, parse_age
 from flashsale.dead_letters.editing import Edit, NotEditable
 from flashsale.dead_letters.files import export_line, import_line
+from flashsale.dead_letters.groups import Groups
 from flashsale.dead_letters.letter import DeadLetter
 from flashsale.dead_letters.records import Records, RecordsUnusable
 from flashsale.dead_letters.replaying import window_for
