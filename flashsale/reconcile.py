@@ -1,11 +1,14 @@
 """Completes the audit trail: a CONFIRMED row for each order that lacks one.
 
 A process that dies between an order's commit and the flush of its audit queue leaves such orders.
+They are among the newest, and so those are searched first.
 """
 
 from __future__ import annotations
 
 import logging
+import math
+import time
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -27,11 +30,17 @@ _SETTLING = timedelta(seconds=10)
 # `created_at` is when the insert began; it was committed, and so visible, somewhat later.
 _OVERLAP = timedelta(seconds=60)
 _ORDERS_PER_WINDOW = 5_000
+# A search through all the orders there ever were must not slow down a sale.
+_HISTORY_SECONDS = 0.5
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 _WINDOW_END = """
 SELECT created_at FROM orders WHERE created_at > {p} AND created_at < {p}
 ORDER BY created_at LIMIT 1 OFFSET {p}
+"""
+_WINDOW_START = """
+SELECT created_at FROM orders WHERE created_at > {p} AND created_at < {p}
+ORDER BY created_at DESC LIMIT 1 OFFSET {p}
 """
 _MISSING = """
 SELECT CAST(orders.id AS text), CAST(orders.sale_id AS text), orders.user_id,
@@ -51,7 +60,8 @@ class Reconciler:
 
     Of all processes on a database one searches, the holder of an advisory lock; it keeps a
     connection for that. When it dies the server frees the lock and another takes over, from where
-    its own last search ended: a new one searches all orders once. Belongs to one thread.
+    its own last search ended: a new one searches all orders once, from the newest back. Belongs to
+    one thread.
     """
 
     def __init__(self, database: peewee.Database, metrics: WorkerMetrics | None = None) -> None:
@@ -61,12 +71,18 @@ class Reconciler:
         self._leads = False
         self._is_failing = False
         self._leadership = ExitStack()
+        #: All orders between these two have been searched.
+        self._searched_from: datetime | None = None
         self._searched_to = _EPOCH
         #: Rows written since its start.
         self.written = 0
 
-    def run(self, *, settling: timedelta = _SETTLING) -> int | None:
-        """Search from where the last search ended up to `settling` ago.
+    def run(
+        self, *, settling: timedelta = _SETTLING, history_seconds: float = math.inf
+    ) -> int | None:
+        """Search from where the last search ended up to `settling` ago, then what is older.
+
+        The latter ends, for the next run to go on, when for so many seconds nothing was missing.
 
         Returns the number of rows written, or None where another process does the searching.
 
@@ -80,7 +96,10 @@ class Reconciler:
                 return None
             with session(self._database):
                 until = self._server_time() - settling
+                if self._searched_from is None:
+                    self._searched_from = self._searched_to = until - _OVERLAP
                 written = self._search(self._searched_to, until)
+                written += self._search_history(self._searched_from, history_seconds)
         except StoreError:
             self.release()
             raise
@@ -94,7 +113,7 @@ class Reconciler:
         """:meth:`run`, for schedulers: a failure is logged when it begins, and its end too."""
         try:
             with self._metrics.database("reconcile"):
-                self.run()
+                self.run(history_seconds=_HISTORY_SECONDS)
         except StoreError as error:
             if not self._is_failing:
                 self._is_failing = True
@@ -137,23 +156,41 @@ class Reconciler:
         while since < until:
             end = self._rows(_WINDOW_END, since, until, _ORDERS_PER_WINDOW)
             to = _moment(end[0][0]) if end else until
-            missing = self._rows(_MISSING, since, to, ORDER_CONFIRMED, AuditEventType.CONFIRMED)
-            if missing:
-                refused = write_events(
-                    self._database,
-                    [
-                        AuditEntry.confirmed(sale_id, user_id, order_id, _moment(created_at))
-                        for order_id, sale_id, user_id, created_at in missing
-                    ],
-                )
-                # Not searched for again before a process begins anew with all orders.
-                report_refused(refused)
-                written += len(missing) - len(refused)
-                self.written += len(missing) - len(refused)
+            written += self._complete(since, to)
             # Window by window: one that fails must not have all before it searched again.
             self._searched_to = min(to, until - _OVERLAP)
             since = to
         return written
+
+    def _search_history(self, until: datetime, seconds: float) -> int:
+        written, spent = 0, 0.0
+        while until > _EPOCH and spent < seconds:
+            begun = time.monotonic()
+            start = self._rows(_WINDOW_START, _EPOCH, until, _ORDERS_PER_WINDOW)
+            since = _moment(start[0][0]) if start else _EPOCH
+            completed = self._complete(since, until)
+            if not completed:
+                spent += time.monotonic() - begun
+            written += completed
+            self._searched_from = until = since
+        return written
+
+    def _complete(self, since: datetime, to: datetime) -> int:
+        """Write what is missing for the orders of this time, both ends included; their number."""
+        missing = self._rows(_MISSING, since, to, ORDER_CONFIRMED, AuditEventType.CONFIRMED)
+        if not missing:
+            return 0
+        refused = write_events(
+            self._database,
+            [
+                AuditEntry.confirmed(sale_id, user_id, order_id, _moment(created_at))
+                for order_id, sale_id, user_id, created_at in missing
+            ],
+        )
+        # Not searched for again before a process begins anew with all orders.
+        report_refused(refused)
+        self.written += len(missing) - len(refused)
+        return len(missing) - len(refused)
 
     def _rows(self, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
         if self._on_postgres:

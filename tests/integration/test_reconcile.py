@@ -183,6 +183,28 @@ def test_a_search_begins_where_the_last_one_ended(store: Store, reconciler: Reco
     assert [row.user_id for row in store.trail()] == ["just committed"]
 
 
+def test_the_newest_orders_are_searched_first_and_the_others_a_while_at_a_time(
+    store: Store, reconciler: Reconciler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that starts beside millions of orders has a sale to serve."""
+    monkeypatch.setattr(flashsale.reconcile, "_ORDERS_PER_WINDOW", 2)
+    sale_id = store.add_sale()
+    for number in range(12):
+        add_order(store, sale_id, f"user-{number:02}", at=LONG_AGO + timedelta(seconds=number))
+    reconciler.run()
+    store.execute("DELETE FROM order_audit_trail WHERE user_id IN ('user-00', 'user-11')")
+
+    anew = Reconciler(store.database)
+    reconciler.release()
+    runs = [anew.run(history_seconds=1e-9) for _ in range(12)]
+    anew.release()
+
+    assert runs[0] == 1
+    assert sum(runs) == 2
+    assert store.trail()[-1].user_id == "user-11"
+    assert runs.index(1, 1) > 1
+
+
 def test_a_host_whose_clock_is_ahead_misses_no_order(
     postgres_store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
