@@ -173,19 +173,31 @@ def _sweep(results: Results) -> Iterator[str]:
     def rate(runs: list[Results]) -> float:
         return statistics.median(each["orders_per_second"] for each in runs)
 
+    def told(runs: list[Results]) -> str:
+        ours = statistics.median(
+            each["cpu_microseconds"]["worker"] + each["cpu_microseconds"]["postgresql"]
+            for each in runs
+        )
+        return f"{rate(runs) / usual:.2f} ({ours:.0f} µs)"
+
     by_setting = groupby(results["runs"], key=lambda each: each["setting"])
     swept = {setting: list(runs) for setting, runs in by_setting}
-    usual = rate(swept.pop(None))
-    yield f"Orders/s as a share of the defaults' rate; medians of {options['rounds']} rounds:\n"
+    by_default = swept.pop(None)
+    usual = rate(by_default)
+    yield (
+        "Orders/s as a share of those with the defaults, and CPU of worker and PostgreSQL for an"
+        f" order; medians of {options['rounds']} rounds, the default in bold:\n"
+    )
     rows = []
     for setting, runs in swept.items():
-        shares = {defaults[setting]: "**1**"} | {
-            value: f"{rate(list(of_value)) / usual:.2f}"
+        shares = {defaults[setting]: told(by_default)} | {
+            value: told(list(of_value))
             for value, of_value in groupby(runs, key=lambda each: each["value"])
         }
-        found = ", ".join(f"{value:,}: {shares[value]}" for value in sorted(shares))
-        rows.append((f"`{setting}`", found))
-    yield from table(("Setting", "Value: share"), rows)
+        for value in sorted(shares):
+            shown = f"**{value:,}**" if value == defaults[setting] else f"{value:,}"
+            rows.append((f"`{setting}`", shown, shares[value]))
+    yield from table(("Setting", "Value", "Rate, cost"), rows)
 
 
 def _soak(results: Results) -> Iterator[str]:
