@@ -17,7 +17,7 @@ from dramatiq.brokers.stub import StubBroker
 from dramatiq.common import dq_name
 from dramatiq.middleware import Middleware
 
-from flashsale.batching import Channel, Delivery, Letter
+from flashsale.batching import Channel, ChannelLost, Delivery, Letter
 from flashsale.brokers.hosting import NewConsumer, WorkerBroker
 from flashsale.settings import Settings
 
@@ -143,11 +143,14 @@ class EmbeddedChannel:
         self._last_tag = 0
         self._consuming = False
         self._is_woken = False
+        self._is_closed = False
 
     def start_consuming(self) -> None:
+        self._require_life()
         self._consuming = True
 
     def stop_consuming(self) -> None:
+        self._require_life()
         self._consuming = False
 
     def receive(
@@ -157,6 +160,7 @@ class EmbeddedChannel:
         *,
         gather_seconds: float = 0.0,  # noqa: ARG002
     ) -> Sequence[Delivery]:
+        self._require_life()
         with self._news:
             self._news.wait_for(
                 lambda: self._is_woken or any(map(self._can_give, self._sources)), seconds
@@ -174,11 +178,13 @@ class EmbeddedChannel:
         return arrived
 
     def ack(self, tag: int, *, multiple: bool) -> None:
+        self._require_life()
         acked = [other for other in self._outstanding if other <= tag] if multiple else [tag]
         for source, _ in map(self._take_out, acked):
             source.ack()
 
     def give_back(self, tags: Sequence[int]) -> None:
+        self._require_life()
         for source, body in map(self._take_out, tags):
             source.give_back(body)
 
@@ -188,8 +194,13 @@ class EmbeddedChannel:
             self._news.notify_all()
 
     def close(self) -> None:
-        self._consuming = False
-        self.give_back(list(self._outstanding))
+        if not self._is_closed:
+            self.give_back(list(self._outstanding))
+            self._is_closed = True
+
+    def _require_life(self) -> None:
+        if self._is_closed:
+            raise ChannelLost("the channel is closed")
 
     def _can_give(self, source: _Source) -> bool:
         return self._consuming and self._counts[source] < source.prefetch and source.has_some

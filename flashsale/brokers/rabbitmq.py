@@ -161,10 +161,12 @@ class RabbitmqChannel:
             self._channel.add_on_cancel_callback(self._on_cancel)
 
     def start_consuming(self) -> None:
+        self._require_life()
         if not self._consumed:
             self._consume(self._queues.usable)
 
     def stop_consuming(self) -> None:
+        self._require_life()
         if not self._consumed:
             return
         if self._diversion is not None:
@@ -222,6 +224,10 @@ class RabbitmqChannel:
 
     def close(self) -> None:
         _close_quietly(self._connection)
+
+    def _require_life(self) -> None:
+        if not self._channel.is_open:
+            raise ChannelLost("the channel to RabbitMQ is closed")
 
     def _turn(self, seconds: float) -> bool:
         """One turn of pika's loop, which reads one buffer. Returns whether there may be more."""

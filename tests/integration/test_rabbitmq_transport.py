@@ -79,6 +79,7 @@ def test_whatever_is_asked_of_a_channel_whose_connection_was_killed_it_is_lost(
     for ask in (
         lambda: channel.ack(tags[0], multiple=False),
         lambda: channel.give_back(tags),
+        channel.start_consuming,
         channel.stop_consuming,
         lambda: channel.receive(0, 1),
     ):

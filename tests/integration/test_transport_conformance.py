@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
-from flashsale.batching import Channel, Delivery, Letter, Rejection
+from flashsale.batching import Channel, ChannelLost, Delivery, Letter, Rejection
 from flashsale.batching.ledger import Ledger
 from tests.support.transports import PREFETCH, Medium, embedded_medium, rabbitmq_medium, take
 from tests.support.waiting import wait_until
@@ -132,6 +132,35 @@ def test_what_no_acknowledgement_has_named_or_covered_returns_as_the_channel_clo
     assert bodies(returned) == [b"3", b"5"]
     assert all(delivery.redelivered for delivery in returned)
     assert list(other.receive(A_MOMENT, PREFETCH)) == []
+
+
+@pytest.mark.parametrize("consumes", [True, False])
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda channel, _: channel.start_consuming(),
+        lambda channel, _: channel.stop_consuming(),
+        lambda channel, _: channel.receive(0, 1),
+        lambda channel, tag: channel.ack(tag, multiple=False),
+        lambda channel, tag: channel.ack(tag, multiple=True),
+        lambda channel, tag: channel.give_back([tag]),
+    ],
+    ids=["start_consuming", "stop_consuming", "receive", "ack", "ack_multiple", "give_back"],
+)
+def test_whatever_is_asked_of_a_closed_channel_it_is_lost(
+    medium: Medium, channel: Channel, consumes: bool, ask: Callable[[Channel, int], object]
+) -> None:
+    """Its tags name nothing any more, and what is in the queue is for others."""
+    medium.publish(numbered(2))
+    (delivery, *_) = take(channel, 2)
+    if not consumes:
+        channel.stop_consuming()
+    channel.close()
+
+    with pytest.raises(ChannelLost):
+        ask(channel, delivery.tag)
+    channel.wake()
+    channel.close()
 
 
 def test_what_is_given_back_comes_again_and_says_so(medium: Medium, channel: Channel) -> None:
