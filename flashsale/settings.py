@@ -11,7 +11,7 @@ import difflib
 import os
 import re
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -40,6 +40,13 @@ _MOST_QUEUES = 64
 _FEWEST_CONNECTIONS = 2
 # Dramatiq reads these endings as its own delay and dead-letter queues.
 _RESERVED_ENDINGS = (".DQ", ".XQ")
+# Which is to be no less than which, and what would come of it.
+_NOT_LESS_THAN = (
+    ("prefetch", "batch_size", "no batch could fill"),
+    ("audit_queue_limit", "batch_size", "a full batch would lose audit events"),
+    ("audit_queue_limit", "audit_batch_size", "no flush would come before its interval"),
+    ("retry_max_seconds", "retry_min_seconds", "no backoff could keep to both"),
+)
 
 
 def _setting(
@@ -170,6 +177,7 @@ class Settings:
         env = os.environ if env is None else env
         problems: list[str] = []
         values: dict[str, Any] = {}
+        unread: set[str] = set()
         secrets = read_secret_files(env, problems)
 
         def take(name: str, key: str, convert: Callable[[str], Any]) -> None:
@@ -181,6 +189,7 @@ class Settings:
             except ValueError as problem:
                 # A URL may have come into the wrong variable.
                 problems.append(f"{name}: {without_credentials(str(problem))}")
+                unread.add(key)
 
         def complete(server: str, key: str, with_password: Callable[[Any, str], Any]) -> None:
             password = secrets.get(f"{server}_PASSWORD")
@@ -213,35 +222,40 @@ class Settings:
 
         problems += _unknown_names(env)
         settings = cls(**values)
-        problems += settings._contradictions()
+        # Where a value could not be read there is only its default, which nobody has set.
+        problems += [
+            problem for fields, problem in settings._contradictions() if unread.isdisjoint(fields)
+        ]
         if problems:
             raise SettingsError(problems)
         return settings
 
-    def _contradictions(self) -> list[str]:
-        found = []
+    def _contradictions(self) -> Iterator[tuple[set[str], str]]:
+        """What cannot be meant, though each value may be: the fields, and the problem with them."""
         if self.dead_letter_queue in self.purchase_queues:
-            found.append("DEAD_LETTER_QUEUE: must differ from PURCHASE_QUEUE")
+            problem = "DEAD_LETTER_QUEUE: must differ from PURCHASE_QUEUE"
+            yield {"dead_letter_queue", "purchase_queues"}, problem
         if self.database.is_postgres and self.database.pool_size < _FEWEST_CONNECTIONS:
-            found.append(
+            problem = (
                 "DATABASE_URL: connection_limit=1 leaves none for orders while the reconciler has"
                 " one; give it 2 or more"
             )
-        if self.prefetch < self.batch_size:
-            found.append(
-                f"FLASHSALE_PREFETCH: {self.prefetch} is less than FLASHSALE_BATCH_SIZE"
-                f" ({self.batch_size}), so no batch could fill"
-            )
+            yield {"database"}, problem
         if self.prefetch < len(self.purchase_queues):
-            found.append(
+            problem = (
                 f"FLASHSALE_PREFETCH: {self.prefetch} is less than one for each of the"
                 f" {len(self.purchase_queues)} queues of PURCHASE_QUEUE"
             )
-        if self.retry_max_seconds < self.retry_min_seconds:
-            found.append(
-                "FLASHSALE_RETRY_MAX_SECONDS: must not be less than FLASHSALE_RETRY_MIN_SECONDS"
-            )
-        return found
+            yield {"prefetch", "purchase_queues"}, problem
+        for name, other, effect in _NOT_LESS_THAN:
+            value, least = getattr(self, name), getattr(self, other)
+            if value < least:
+                problem = f"{_variable(name)}: {value} is less than {_variable(other)} ({least})"
+                yield {name, other}, f"{problem}, so {effect}"
+
+
+def _variable(field_name: str) -> str:
+    return _PREFIX + field_name.upper()
 
 
 def _choice(raw: str, choices: tuple[str, ...]) -> str:
@@ -326,7 +340,7 @@ def _unknown_names(env: Mapping[str, str]) -> list[str]:
 
 #: Every ``FLASHSALE_*`` variable by name; its field holds default, meaning and bounds.
 TUNABLES: Mapping[str, dataclasses.Field[Any]] = {
-    _PREFIX + setting.name.upper(): setting
+    _variable(setting.name): setting
     for setting in dataclasses.fields(Settings)
     if "meaning" in setting.metadata
 }

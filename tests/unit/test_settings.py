@@ -251,3 +251,40 @@ def test_the_pool_must_hold_more_than_the_reconcilers_connection() -> None:
 def test_a_batch_must_fit_into_the_prefetch() -> None:
     (problem,) = problems(FLASHSALE_PREFETCH="99", FLASHSALE_BATCH_SIZE="100")
     assert problem.startswith("FLASHSALE_PREFETCH: 99 is less than FLASHSALE_BATCH_SIZE (100)")
+
+
+def test_the_audit_queue_must_hold_the_events_of_a_full_batch() -> None:
+    env = {"FLASHSALE_AUDIT_QUEUE_LIMIT": "1000", "FLASHSALE_PREFETCH": "5000"}
+    (problem,) = problems(**env, FLASHSALE_BATCH_SIZE="1001")
+    assert problem.startswith(
+        "FLASHSALE_AUDIT_QUEUE_LIMIT: 1000 is less than FLASHSALE_BATCH_SIZE (1001)"
+    )
+    assert Settings.from_env(env | {"FLASHSALE_BATCH_SIZE": "1000"}).audit_queue_limit == 1_000
+
+
+def test_the_audit_queue_must_hold_as_many_events_as_are_flushed_at_once() -> None:
+    env = {"FLASHSALE_AUDIT_QUEUE_LIMIT": "1000"}
+    (problem,) = problems(**env, FLASHSALE_AUDIT_BATCH_SIZE="1001")
+    assert problem.startswith(
+        "FLASHSALE_AUDIT_QUEUE_LIMIT: 1000 is less than FLASHSALE_AUDIT_BATCH_SIZE (1001)"
+    )
+    assert Settings.from_env(env | {"FLASHSALE_AUDIT_BATCH_SIZE": "1000"})
+
+
+@pytest.mark.parametrize(
+    ("unreadable", "other"),
+    [
+        ({"FLASHSALE_BATCH_SIZE": "x"}, {"FLASHSALE_PREFETCH": "100"}),
+        ({"FLASHSALE_PREFETCH": "x"}, {"FLASHSALE_BATCH_SIZE": "2001"}),
+        ({"FLASHSALE_PREFETCH": "0"}, {"FLASHSALE_BATCH_SIZE": "2001"}),
+        ({"FLASHSALE_RETRY_MAX_SECONDS": "x"}, {"FLASHSALE_RETRY_MIN_SECONDS": "20"}),
+        ({"PURCHASE_QUEUE": "1st"}, {"DEAD_LETTER_QUEUE": "purchase"}),
+    ],
+)
+def test_a_value_that_cannot_be_read_contradicts_no_other(
+    unreadable: dict[str, str], other: dict[str, str]
+) -> None:
+    """Its default would, but it is not what was set."""
+    (name,) = unreadable
+    (problem,) = problems(**unreadable, **other)
+    assert problem.startswith(f"{name}: ")
