@@ -12,27 +12,29 @@ from apscheduler.job import Job
 from apscheduler.jobstores.memory import MemoryJobStore
 from apscheduler.schedulers.base import BaseScheduler
 
-from flashsale.audit import AuditTrail
 from flashsale.settings import Settings
 
 log = logging.getLogger(__name__)
 
 
 class SizeTrigger:
-    """Flushes the audit trail on a thread of its own as soon as a batch of events waits.
+    """Calls `flush` on a thread of its own, for the audit trail as soon as a batch of events waits.
 
     Apart from the scheduler, so that a burst neither waits for its next turn nor floods it.
     """
 
-    def __init__(self, trail: AuditTrail) -> None:
-        self._trail = trail
+    def __init__(self, flush: Callable[[], object]) -> None:
+        self._flush = flush
         self._full = threading.Event()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="audit-size-trigger", daemon=True)
-        trail.on_full = self._full.set
 
     def start(self) -> None:
         self._thread.start()
+
+    def flush_soon(self) -> None:
+        """Let a flush begin, after the one under way if there is one. Never waits. Thread-safe."""
+        self._full.set()
 
     def stop(self) -> None:
         """Let a flush under way end. Harmless when repeated, or before a start."""
@@ -48,7 +50,7 @@ class SizeTrigger:
             if self._stopping:
                 return
             try:
-                self._trail.flush_quietly()
+                self._flush()
             except Exception as error:  # noqa: BLE001  # this thread's end would be noticed by none
                 # Its text may hold a row's values.
                 log.error("audit.flush_failed", extra={"cause": type(error).__name__})  # noqa: TRY400

@@ -88,7 +88,8 @@ class PurchaseWorker:
             limit=settings.audit_queue_limit,
         )
         self.tally = Tally()
-        self._flusher = SizeTrigger(self.trail)
+        self._flusher = SizeTrigger(self.trail.flush_quietly)
+        self.trail.on_full = self._flusher.flush_soon
         self._reconciler = Reconciler(self.database, self.metrics)
         self._scheduler = BackgroundScheduler()
         add_interval_jobs(

@@ -68,6 +68,17 @@ def scheduled(
     scheduler.shutdown()
 
 
+@contextmanager
+def triggered(trail: AuditTrail) -> Iterator[None]:
+    trigger = SizeTrigger(trail.flush_quietly)
+    trail.on_full = trigger.flush_soon
+    trigger.start()
+    try:
+        yield
+    finally:
+        trigger.stop()
+
+
 def events_of(sale_id: str, count: int) -> list[AuditEntry]:
     return [
         AuditEntry.confirmed(sale_id, order_id, order_id, now())
@@ -161,13 +172,9 @@ def test_runs_that_were_missed_are_one_run(store: Store, clock: FrozenDateTimeFa
 
 def test_a_full_batch_is_written_without_the_scheduler(store: Store) -> None:
     trail = AuditTrail(store.database, batch_size=100)
-    trigger = SizeTrigger(trail)
-    trigger.start()
-    try:
+    with triggered(trail):
         trail.record(events_of(store.add_sale(), 100))
         wait_until(lambda: not len(trail), SOON_SECONDS, "the batch is written")
-    finally:
-        trigger.stop()
 
     assert len(store.trail()) == 100
 
@@ -178,28 +185,47 @@ def test_a_full_batch_that_could_not_be_written_is_with_the_next_one(
     trail = AuditTrail(store.database, batch_size=100)
     sale_id = store.add_sale()
     store.execute("ALTER TABLE order_audit_trail RENAME TO elsewhere")
-    trigger = SizeTrigger(trail)
-    trigger.start()
-    try:
+    with triggered(trail):
         with caplog.at_level(logging.WARNING):
             trail.record(events_of(sale_id, 100))
             wait_until(lambda: caplog.records, SOON_SECONDS, "the flush fails")
         store.execute("ALTER TABLE elsewhere RENAME TO order_audit_trail")
         trail.record(events_of(sale_id, 1))
         wait_until(lambda: not len(trail), SOON_SECONDS, "both are written")
-    finally:
-        trigger.stop()
 
     assert len(store.trail()) == 101
 
 
-def test_a_trigger_that_was_never_started_stops(store: Store) -> None:
-    SizeTrigger(AuditTrail(store.database)).stop()
+def test_a_flush_that_fails_unforeseen_does_not_end_the_flushing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    flushed, errors = threading.Event(), [RuntimeError("user-1")]
+
+    def flush_at_second_try() -> None:
+        if errors:
+            raise errors.pop()
+        flushed.set()
+
+    trigger = SizeTrigger(flush_at_second_try)
+    trigger.start()
+    try:
+        trigger.flush_soon()
+        wait_until(lambda: caplog.records, SOON_SECONDS, "the flush fails")
+        trigger.flush_soon()
+        assert flushed.wait(SOON_SECONDS)
+    finally:
+        trigger.stop()
+
+    assert [record.cause for record in caplog.records] == ["RuntimeError"]
 
 
-def test_a_trigger_may_be_stopped_twice_and_leaves_no_thread(store: Store) -> None:
+def test_a_trigger_that_was_never_started_stops() -> None:
+    SizeTrigger(lambda: None).stop()
+
+
+def test_a_trigger_may_be_stopped_twice_and_leaves_no_thread() -> None:
     before = set(threading.enumerate())
-    trigger = SizeTrigger(AuditTrail(store.database))
+    trigger = SizeTrigger(lambda: None)
     trigger.start()
     trigger.stop()
     trigger.stop()

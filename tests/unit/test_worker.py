@@ -18,7 +18,7 @@ import pytest
 from apscheduler.schedulers.background import BackgroundScheduler
 
 import flashsale.worker
-from flashsale.audit import AuditEntry, AuditTrail, now
+from flashsale.audit import AuditEntry, now
 from flashsale.brokers.embedded import EmbeddedBroker
 from flashsale.database import CONNECT_TIMEOUT_SECONDS
 from flashsale.ids import new_order_ids
@@ -242,29 +242,12 @@ def test_the_end_of_a_worker_thread_writes_the_trail(store: Store, settings: Set
         assert len(store.trail()) == 1
 
 
-def test_a_flush_that_fails_unforeseen_does_not_end_the_flushing(
-    store: Store, caplog: pytest.LogCaptureFixture
+def test_a_full_batch_of_audit_events_is_written_without_the_timer(
+    store: Store, settings: Settings
 ) -> None:
-    trail = AuditTrail(store.database, batch_size=1)
-    flush, errors = trail.flush, [RuntimeError("user-1")]
-
-    def flush_at_second_try() -> int:
-        if errors:
-            raise errors.pop()
-        return flush()
-
-    trail.flush = flush_at_second_try  # type: ignore[method-assign]
-    trigger = SizeTrigger(trail)
-    trigger.start()
-    try:
-        trail.record(entries_of(store))
-        wait_until(lambda: caplog.records, THREADS_END_SECONDS, "the flush fails")
-        trail.on_full()
-        wait_until(lambda: not len(trail), THREADS_END_SECONDS, "the next one succeeds")
-    finally:
-        trigger.stop()
-
-    assert [record.cause for record in caplog.records] == ["RuntimeError"]
+    with running(replace(settings, audit_batch_size=1)) as worker:
+        worker.publish(purchases_of(store.add_sale(), "user"))
+        wait_until(store.trail, THREADS_END_SECONDS, "the row is written")
 
 
 def test_a_stop_writes_the_audit_trail(store: Store, settings: Settings) -> None:
