@@ -24,8 +24,11 @@ _LAST_WORDS_SECONDS = 0.5
 class Watchdog:
     """Asks `symptom` every second; at the first answer logs it and ends the process.
 
-    `symptom` returns why the process cannot go on, or None. It runs on the watchdog's thread, and
-    `end` is what is called then: ``os._exit`` with :data:`EXIT_STUCK` by default.
+    `symptom` returns why the process cannot go on, or None; that it fails is a symptom as well. It
+    runs on the watchdog's thread, and `end` is what is called then: ``os._exit`` with
+    :data:`EXIT_STUCK` by default.
+
+    To stop is harmless when repeated, or before a start.
     """
 
     def __init__(
@@ -45,18 +48,27 @@ class Watchdog:
 
     def _run(self) -> None:
         while not self._stopping.wait(_CHECK_SECONDS):
-            symptom = self._symptom()
+            symptom = self._ask()
             if symptom is not None and not self._stopping.is_set():
                 log.critical("worker.stuck", extra={"cause": symptom})
                 self._stopping.wait(_LAST_LINE_SECONDS)  # for the line to get out
                 self._end(EXIT_STUCK)
                 return
 
+    def _ask(self) -> str | None:
+        try:
+            return self._symptom()
+        except Exception as error:  # noqa: BLE001  # a process unwatched could stand still for ever
+            # Its text may hold values.
+            return f"the look for a symptom failed: {type(error).__name__}"
+
 
 class Backstop:
     """Ends the process some time after :meth:`start`, unless :meth:`stop` comes before.
 
     `last_words` is called first; it is given half a second and may fail.
+
+    To stop is harmless when repeated, or before a start.
     """
 
     def __init__(

@@ -5,9 +5,60 @@ from __future__ import annotations
 import threading
 from queue import Queue
 
-from flashsale.watchdog import EXIT_ABANDONED, Backstop
+import pytest
+
+import flashsale.watchdog
+from flashsale.watchdog import EXIT_ABANDONED, EXIT_STUCK, Backstop, Watchdog
 
 SOON_SECONDS = 5.0
+
+
+@pytest.fixture
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flashsale.watchdog, "_CHECK_SECONDS", 0.001)
+
+
+@pytest.mark.usefixtures("often")
+def test_a_process_with_a_symptom_is_ended_and_one_without_is_not(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    symptoms, ended = [None, None, "it stands still"], Queue[int]()
+    Watchdog(lambda: symptoms.pop(0), end=ended.put).start()
+
+    assert ended.get(timeout=SOON_SECONDS) == EXIT_STUCK
+    assert symptoms == []
+    assert [record.cause for record in caplog.records] == ["it stands still"]
+
+
+@pytest.mark.usefixtures("often")
+def test_a_look_for_a_symptom_that_fails_is_one(caplog: pytest.LogCaptureFixture) -> None:
+    """Else the process would go on unwatched. The error's text may hold values."""
+
+    def fail() -> None:
+        raise RuntimeError("user-1")
+
+    ended: Queue[int] = Queue()
+    Watchdog(fail, end=ended.put).start()
+
+    assert ended.get(timeout=SOON_SECONDS) == EXIT_STUCK
+    assert [(record.message, record.cause) for record in caplog.records] == [
+        ("worker.stuck", "the look for a symptom failed: RuntimeError")
+    ]
+
+
+@pytest.mark.usefixtures("often")
+def test_a_watchdog_that_was_stopped_before_its_start_or_twice_ends_nothing() -> None:
+    before, ended = set(threading.enumerate()), Queue[int]()
+    for _ in range(2):
+        watchdog = Watchdog(lambda: "a symptom", end=ended.put)
+        watchdog.stop()
+        watchdog.stop()
+        watchdog.start()
+        watchdog.stop()
+    for thread in set(threading.enumerate()) - before:
+        thread.join(SOON_SECONDS)
+
+    assert ended.empty()
 
 
 def test_a_shutdown_that_takes_too_long_is_cut_off_after_the_last_words() -> None:
@@ -31,6 +82,19 @@ def test_a_shutdown_in_time_is_not_cut_off() -> None:
     ended: Queue[int] = Queue()
     backstop = Backstop(SOON_SECONDS, lambda: None, end=ended.put)
     before = set(threading.enumerate())
+    backstop.start()
+    backstop.stop()
+    for thread in set(threading.enumerate()) - before:
+        thread.join(SOON_SECONDS)
+
+    assert ended.empty()
+
+
+def test_a_backstop_that_was_stopped_before_its_start_or_twice_ends_nothing() -> None:
+    before, ended = set(threading.enumerate()), Queue[int]()
+    backstop = Backstop(SOON_SECONDS, lambda: None, end=ended.put)
+    backstop.stop()
+    backstop.stop()
     backstop.start()
     backstop.stop()
     for thread in set(threading.enumerate()) - before:
