@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +66,8 @@ class Watchdog:
 class Backstop:
     """Ends the process some time after :meth:`start`, unless :meth:`stop` comes before.
 
-    `last_words` is called first; it is given half a second and may fail.
+    `account` is called first, for further fields of the log line; it must not block, and may fail.
+    Then `last_words` is; it is given half a second and may fail.
 
     To stop is harmless when repeated, or before a start.
     """
@@ -76,10 +77,12 @@ class Backstop:
         seconds: float,
         last_words: Callable[[], object],
         *,
+        account: Callable[[], Mapping[str, object]] = dict,
         end: Callable[[int], object] = os._exit,
     ) -> None:
         self._seconds = seconds
         self._last_words = last_words
+        self._account = account
         self._end = end
         self._stopped = threading.Event()
 
@@ -92,9 +95,16 @@ class Backstop:
     def _run(self) -> None:
         if self._stopped.wait(self._seconds):
             return
-        log.error("worker.shutdown_abandoned", extra={"seconds": self._seconds})
+        extra = {"seconds": self._seconds, **self._fields()}
+        log.error("worker.shutdown_abandoned", extra=extra)
         speaker = threading.Thread(target=self._last_words, name="last-words", daemon=True)
         speaker.start()
         speaker.join(_LAST_WORDS_SECONDS)
         self._stopped.wait(_LAST_LINE_SECONDS)  # for the line to get out
         self._end(EXIT_ABANDONED)
+
+    def _fields(self) -> Mapping[str, object]:
+        try:
+            return self._account()
+        except Exception as error:  # noqa: BLE001  # the end must come, with an account or without
+            return {"unaccounted": type(error).__name__}  # its text may hold values

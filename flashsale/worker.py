@@ -103,7 +103,10 @@ class PurchaseWorker:
         self._queue_name = ",".join(settings.purchase_queues)
         self._watchdog = Watchdog(self._symptom)
         self._backstop = Backstop(
-            settings.shutdown_seconds + _BACKSTOP_GRACE_SECONDS, self._save_trail, end=self._abandon
+            settings.shutdown_seconds + _BACKSTOP_GRACE_SECONDS,
+            self._save_trail,
+            account=self._account,
+            end=self._abandon,
         )
         self._consumers: list[BatchingConsumer[Purchase]] = []
         self._host: dramatiq.Worker | None = None
@@ -177,17 +180,8 @@ class PurchaseWorker:
                 log.error("worker.stop_failed", extra={"cause": cause})  # noqa: TRY400
         self._backstop.stop()
         self._stop_seconds = time.monotonic() - begun
-        log.info(
-            "worker.stopped",
-            extra={
-                "seconds": round(self._stop_seconds, 1),
-                "delivered": self.tally.delivered,
-                "settled": self.tally.settled,
-                "dead_lettered": self.tally.dead_lettered,
-                "returned": self.tally.returned,
-                "audit_unwritten": len(self.trail),
-            },
-        )
+        account = {"seconds": round(self._stop_seconds, 1), **self._account()}
+        log.info("worker.stopped", extra=account)
         if not self.tally.is_conserved:
             log.error("worker.not_conserved", extra={"tally": str(self.tally)})
 
@@ -290,6 +284,18 @@ class PurchaseWorker:
     def _bound_statements(self, until: float) -> None:
         if isinstance(self.database, PostgresDatabase):
             self.database.hurry(until)
+
+    def _account(self) -> dict[str, object]:
+        """What became of all deliveries. Takes no lock: a shutdown that hangs may hold any."""
+        tally = tally_now(self.tally)
+        return {
+            "delivered": tally.delivered,
+            "settled": tally.settled,
+            "dead_lettered": tally.dead_lettered,
+            "returned": tally.returned,
+            "open": tally.open,
+            "audit_unwritten": len(self.trail),
+        }
 
     def _save_trail(self) -> None:
         self._bound_statements(time.monotonic() + _BACKSTOP_GRACE_SECONDS)

@@ -101,3 +101,27 @@ def test_a_backstop_that_was_stopped_before_its_start_or_twice_ends_nothing() ->
         thread.join(SOON_SECONDS)
 
     assert ended.empty()
+
+
+def test_a_shutdown_that_is_cut_off_gives_its_account(caplog: pytest.LogCaptureFixture) -> None:
+    ended: Queue[int] = Queue()
+    Backstop(0.01, lambda: None, account=lambda: {"settled": 3}, end=ended.put).start()
+
+    assert ended.get(timeout=SOON_SECONDS) == EXIT_ABANDONED
+    (line,) = caplog.records
+    assert (line.message, line.seconds, line.settled) == ("worker.shutdown_abandoned", 0.01, 3)
+
+
+def test_an_account_that_fails_keeps_neither_the_line_nor_the_end(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def fail() -> dict[str, object]:
+        raise RuntimeError("user-1")
+
+    happened: Queue[object] = Queue()
+    Backstop(0.01, lambda: happened.put("last words"), account=fail, end=happened.put).start()
+
+    assert happened.get(timeout=SOON_SECONDS) == "last words"
+    assert happened.get(timeout=SOON_SECONDS) == EXIT_ABANDONED
+    (line,) = caplog.records
+    assert (line.message, line.unaccounted) == ("worker.shutdown_abandoned", "RuntimeError")

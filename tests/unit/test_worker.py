@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -35,6 +36,7 @@ from tests.support.waiting import wait_until
 
 CYCLES = 50
 THREADS_END_SECONDS = 5.0
+ACCOUNT = ("delivered", "settled", "dead_lettered", "returned", "open", "audit_unwritten")
 # What an import must not have done: started a thread, opened a socket or a file of its own.
 IMPORT = """
 import json, os, pathlib, threading
@@ -209,6 +211,35 @@ def test_a_process_that_ends_itself_writes_its_trail_and_blames_no_event(
     assert len(store.trail()) == 1
     assert Suspects(folder).deaths(b"event") == 0
     worker.stop()
+
+
+def test_a_shutdown_that_is_cut_off_says_what_became_of_all_deliveries(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    codes: Queue[int] = Queue()
+    monkeypatch.setattr(os, "_exit", codes.put)
+    worker = PurchaseWorker(replace(settings, shutdown_seconds=0.5), new_broker=EmbeddedBroker)
+    tally = worker.tally
+    tally.delivered, tally.settled, tally.dead_lettered, tally.returned, tally.open = 15, 1, 2, 4, 8
+    worker.drain()  # and nothing ends it
+
+    assert codes.get(timeout=THREADS_END_SECONDS) == EXIT_ABANDONED
+    (line,) = [each for each in caplog.records if each.message == "worker.shutdown_abandoned"]
+    account = {name: getattr(line, name) for name in ACCOUNT}
+    assert account == dict(zip(ACCOUNT, (15, 1, 2, 4, 8, 0), strict=True))
+    worker.stop()
+
+
+def test_a_stop_says_what_became_of_all_deliveries(
+    store: Store, settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO), running(settings) as worker:
+        worker.publish(purchases_of(store.add_sale(), "user", "other"))
+        worker.join()
+
+    (line,) = [each for each in caplog.records if each.message == "worker.stopped"]
+    account = {name: getattr(line, name) for name in ACCOUNT}
+    assert account == dict(zip(ACCOUNT, (2, 2, 0, 0, 0, 0), strict=True))
 
 
 def test_a_wait_for_the_database_is_not_taken_for_a_standstill(settings: Settings) -> None:
