@@ -15,12 +15,18 @@ HINTS: Mapping[str, str] = {
         " written"
     ),
     "audit.reconcile_failed": "mend what `cause` names; the next search makes up for it",
+    "batch.held": (
+        "nothing, if it is rare; else mend what `cause` names; the events are held meanwhile"
+    ),
     "broker.connection_lost": "look at RabbitMQ's own log; the worker reconnects by itself",
     "broker.deliveries_not_diverted": "install a version of pika that setup.cfg names",
     "broker.queue_lost": "mend what `cause` names; the other queues go on, and this one by itself",
     "broker.unreachable": "mend what `cause` names; the worker reconnects by itself",
     "connection.exposed": "see TLS in docs/security.md",
     "dead_letters.unwritten": "look at the dead-letter queue: is it there, full, or not allowed?",
+    "deliveries.given_up": (
+        "report `cause`; once it is mended, flashsale dead-letters retry --reason unclassified"
+    ),
     "events.dead_lettered": "run flashsale dead-letters groups, and see docs/dead-letters.md",
     "logs.dropped": "let the log be read faster, or raise FLASHSALE_LOG_LEVEL",
     "metrics.unserved": "set FLASHSALE_METRICS_PORT to a free port of this worker's own; 0 is none",

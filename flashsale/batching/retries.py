@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import math
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -11,8 +14,13 @@ from dramatiq.middleware import Middleware
 from flashsale.batching.batch import DONE, Batch, Failure, Rejection
 from flashsale.batching.breaker import backoff_seconds
 
+log = logging.getLogger(__name__)
+
 #: The reason of a delivery that alone fails for an unknown cause while others succeed.
 UNCLASSIFIED_REASON = "unclassified"
+
+_REMINDER_SECONDS = 60.0
+_MOST_CAUSES_REMEMBERED = 100
 
 
 class HeldRetries(Middleware):
@@ -23,6 +31,9 @@ class HeldRetries(Middleware):
     limit, and never counts against a delivery. The one exception: a delivery that was alone in its
     statement, and failed `unclassified_attempts` times with an unclassified error while others
     succeeded, gets the verdict `unclassified`, so that it cannot be held for ever.
+
+    Either is logged with its cause, once a minute for each; the failures of the system are the
+    breaker's to tell.
 
     `failure_of` tells what an actor's exception means, and in words that are safe to log. It must
     be thread-safe, as this is.
@@ -44,6 +55,8 @@ class HeldRetries(Middleware):
         self._unclassified_attempts = unclassified_attempts
         # Only ever compared for "grew since", so a lost update between threads does no harm.
         self._settled = 0
+        self._told_at: dict[tuple[str, str], float] = {}
+        self._telling = threading.Lock()
 
     def after_process_message(
         self,
@@ -67,6 +80,8 @@ class HeldRetries(Middleware):
             return
         if batch.failure is Failure.UNCLASSIFIED:
             self._give_up_where_hopeless(batch)
+        if batch.failure is not Failure.SYSTEM:
+            self._tell_what_is_held(batch, batch.failure)
         batch.hold_until = self._clock() + backoff_seconds(
             batch.attempts, self._min_seconds, self._max_seconds
         )
@@ -81,3 +96,32 @@ class HeldRetries(Middleware):
         others_succeed = self._settled > batch.progress_at_failure
         if others_succeed and batch.unclassified_failures >= self._unclassified_attempts:
             batch.verdicts[undecided[0]] = Rejection(UNCLASSIFIED_REASON)
+            if self._is_news("deliveries.given_up", batch.explanation):
+                log.error("deliveries.given_up", extra={"cause": batch.explanation})
+
+    def _tell_what_is_held(self, batch: Batch[Any], failure: Failure) -> None:
+        undecided = len(batch.undecided())
+        if undecided and self._is_news("batch.held", batch.explanation):
+            log.warning(
+                "batch.held",
+                extra={
+                    "failure": failure.value,
+                    "cause": batch.explanation,
+                    "undecided": undecided,
+                    "failed_attempts": batch.attempts,
+                },
+            )
+
+    def _is_news(self, event: str, cause: str) -> bool:
+        """Whether the last minute has not had this line; takes it for told."""
+        line, now = (event, cause), self._clock()
+        with self._telling:
+            if now - self._told_at.get(line, -math.inf) < _REMINDER_SECONDS:
+                return False
+            # Taken out first, so that they stand in the order in which they were told: what is
+            # forgotten for room is told too often rather than never.
+            self._told_at.pop(line, None)
+            self._told_at[line] = now
+            if len(self._told_at) > _MOST_CAUSES_REMEMBERED:
+                del self._told_at[next(iter(self._told_at))]
+            return True

@@ -45,11 +45,14 @@ def test_the_event_becomes_a_dead_letter_and_its_neighbours_orders(
         shop.age_orders()
         wait_until(lambda: len(shop.confirmations()) == len(users), 15, "all have an audit row")
         assert fleet.stop() == [0]
+        log = fleet.log.read_text(encoding="utf-8")
     finally:
         fleet.close()
 
     ((letter, headers),) = shop.take_all(shop.dead_letter_queue)
     assert (letter, headers["x-flashsale-reason"]) == (deadly, reason)
+    if reason == "unclassified":
+        assert '"deliveries.given_up"' in log
     assert fleet.restarts == deaths, fleet.exit_codes
     shop.assert_settled(users)
     assert list((tmp_path / "suspects").glob("*")) == []

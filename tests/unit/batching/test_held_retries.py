@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+from typing import Any
+
 import pytest
 from dramatiq import Message
 from dramatiq.broker import Broker, MessageProxy
@@ -16,6 +19,7 @@ from flashsale.batching import (
     Ledger,
     Rejection,
 )
+from flashsale.batching import retries as held_retries
 from tests.simulation.clock import Clock
 
 BROKER = Broker(middleware=[])
@@ -26,8 +30,8 @@ GIVEN_UP = Rejection(UNCLASSIFIED_REASON)
 class Failed(Exception):
     """An actor's error, which says of itself what it means."""
 
-    def __init__(self, failure: Failure) -> None:
-        super().__init__(f"a failure: {failure.value}")
+    def __init__(self, failure: Failure, cause: str = "a failure") -> None:
+        super().__init__(f"{cause}: {failure.value}")
         self.failure = failure
 
 
@@ -52,12 +56,17 @@ def batch_of(count: int) -> Batch[int]:
     return Batch(Ledger(), range(count), [Delivery(tag, b"") for tag in range(1, count + 1)])
 
 
-def process(retries: HeldRetries, batch: Batch[int], failure: Failure | None = None) -> None:
+def process(
+    retries: HeldRetries,
+    batch: Batch[int],
+    failure: Failure | None = None,
+    cause: str = "a failure",
+) -> None:
     """Dramatiq's hook, after the actor has returned or raised."""
     message = MessageProxy(
         Message(queue_name="q", actor_name="a", args=(batch,), kwargs={}, options={})
     )
-    error = None if failure is None else Failed(failure)
+    error = None if failure is None else Failed(failure, cause)
     retries.after_process_message(BROKER, message, exception=error)
 
 
@@ -75,6 +84,16 @@ def fail(retries: HeldRetries, batch: Batch[int], *failures: Failure) -> Batch[i
         succeed(retries)
         process(retries, batch, failure)
     return batch
+
+
+def told(caplog: pytest.LogCaptureFixture, *fields: str) -> list[tuple[Any, ...]]:
+    """The lines that were logged: level, event and these fields."""
+    lines = [
+        (line.levelno, line.message, *(getattr(line, field) for field in fields))
+        for line in caplog.records
+    ]
+    caplog.clear()
+    return lines
 
 
 def test_a_batch_with_a_verdict_for_each_delivery_has_not_failed(retries: HeldRetries) -> None:
@@ -195,3 +214,86 @@ def test_a_probe_that_fails_is_neither_held_nor_given_up(retries: HeldRetries) -
 
     assert probe.failure is Failure.UNCLASSIFIED
     assert probe.hold_until == 0.0
+
+
+@pytest.mark.parametrize("failure", [Failure.TRANSIENT, Failure.UNCLASSIFIED])
+def test_the_cause_for_which_batches_are_held_is_told_once_a_minute(
+    retries: HeldRetries, clock: Clock, caplog: pytest.LogCaptureFixture, failure: Failure
+) -> None:
+    fields = ("failure", "cause", "undecided", "failed_attempts")
+    batch = batch_of(3)
+    batch.verdicts = [DONE, None, None]
+    process(retries, batch, failure)
+    assert told(caplog, *fields) == [
+        (logging.WARNING, "batch.held", failure.value, f"a failure: {failure.value}", 2, 0)
+    ]
+
+    batch = batch.rest()
+    clock.advance(59)
+    process(retries, batch, failure)
+    assert told(caplog) == []
+
+    clock.advance(1)
+    process(retries, batch, failure)
+    assert told(caplog, *fields) == [
+        (logging.WARNING, "batch.held", failure.value, f"a failure: {failure.value}", 2, 1)
+    ]
+
+
+def test_each_cause_is_told_for_itself(
+    retries: HeldRetries, caplog: pytest.LogCaptureFixture
+) -> None:
+    for cause in ("a deadlock", "a lost connection", "a deadlock"):
+        process(retries, batch_of(1), Failure.TRANSIENT, cause)
+
+    assert [cause for _, _, cause in told(caplog, "cause")] == [
+        "a deadlock: transient",
+        "a lost connection: transient",
+    ]
+
+
+def test_of_endless_causes_the_one_told_longest_ago_is_forgotten(
+    retries: HeldRetries,
+    clock: Clock,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What is remembered of them has a bound; it is told too often rather than never."""
+    monkeypatch.setattr(held_retries, "_MOST_CAUSES_REMEMBERED", 2)
+    for cause in ("old", "new"):
+        process(retries, batch_of(1), Failure.TRANSIENT, cause)
+        clock.advance(30)
+    process(retries, batch_of(1), Failure.TRANSIENT, "old")  # now the latest of the two
+    process(retries, batch_of(1), Failure.TRANSIENT, "third")
+    told(caplog)
+
+    for cause in ("third", "old", "new"):
+        process(retries, batch_of(1), Failure.TRANSIENT, cause)
+
+    assert told(caplog, "cause") == [(logging.WARNING, "batch.held", "new: transient")]
+
+
+def test_what_is_given_up_is_told_with_its_cause_and_is_not_held(
+    retries: HeldRetries, caplog: pytest.LogCaptureFixture
+) -> None:
+    batches = [
+        fail(retries, batch_of(1), *[Failure.UNCLASSIFIED] * (ATTEMPTS - 1)) for _ in range(2)
+    ]
+    told(caplog)
+
+    for batch in batches:
+        assert fail(retries, batch, Failure.UNCLASSIFIED).verdicts == [GIVEN_UP]
+
+    assert told(caplog, "cause") == [
+        (logging.ERROR, "deliveries.given_up", "a failure: unclassified")
+    ]
+
+
+def test_the_failures_of_the_system_are_left_to_the_breaker_to_tell(
+    retries: HeldRetries, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of batches and of probes; it has a line for the whole outage."""
+    process(retries, batch_of(1), Failure.SYSTEM)
+    process(retries, Batch[int].probe(), Failure.TRANSIENT)
+
+    assert told(caplog) == []
