@@ -11,3 +11,11 @@ _CREDENTIALS = re.compile("(?<=://).*@")
 def without_credentials(text: str) -> str:
     """`text` with the credentials of each URL in it replaced by ``***``."""
     return _CREDENTIALS.sub("***@", text)
+
+
+def printable(text: str) -> str:
+    """`text` without what could steer the terminal: anyone may have sent it."""
+    return "".join(
+        each if each.isprintable() else each.encode("unicode_escape", "surrogatepass").decode()
+        for each in text
+    )

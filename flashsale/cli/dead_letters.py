@@ -20,7 +20,6 @@ from flashsale.cli.dead_letters_shared import (
     json_option,
     looking,
     open_queue,
-    printable,
     quorum_option,
     show_groups,
     when,
@@ -31,6 +30,7 @@ from flashsale.dead_letters.files import BadLine, body_fields, export_line, impo
 from flashsale.dead_letters.groups import Groups
 from flashsale.dead_letters.letter import DeadLetter
 from flashsale.dead_letters.selection import look
+from flashsale.redaction import printable
 from flashsale.settings import Settings
 
 _LONGEST_LINE_BYTES = 16_777_216

@@ -17,6 +17,7 @@ from flashsale.dead_letters.groups import Group
 from flashsale.dead_letters.holding import HeldQueue
 from flashsale.dead_letters.letter import DeadLetter
 from flashsale.purchases import Reason
+from flashsale.redaction import printable
 from flashsale.settings import Settings
 
 _SHOWN_EVERY = 200
@@ -178,11 +179,3 @@ def show_groups(groups: Sequence[Group], *, err: bool = False) -> None:
 def when(time: datetime | None) -> str:
     """A time as the tables have it, to the second, in UTC."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ") if time else "-"
-
-
-def printable(text: str) -> str:
-    """`text` without what could steer the terminal: anyone may have sent it."""
-    return "".join(
-        each if each.isprintable() else each.encode("unicode_escape", "surrogatepass").decode()
-        for each in text
-    )
