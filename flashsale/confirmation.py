@@ -149,7 +149,7 @@ def read_purchase(
     try:
         return Purchase.parse(body, max_bytes=max_bytes, on_unknown_keys=on_unknown_keys)
     except EventRefused as refused:
-        return Rejection(refused.reason)
+        return Rejection(refused.reason, explanation=refused.explanation)
 
 
 def failure_of(error: BaseException) -> tuple[Failure, str]:
@@ -167,7 +167,7 @@ def _verdict(outcome: Outcome | None) -> Verdict | None:
     if outcome is None:
         return None
     if isinstance(outcome, Refused):
-        return Rejection(outcome.reason, outcome.sqlstate)
+        return Rejection(outcome.reason, outcome.sqlstate, outcome.explanation)
     return DONE
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -80,10 +80,12 @@ class Duplicate:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The purchase can never become an order."""
+    """The purchase can never become an order; `explanation` says which rule it broke, if one."""
 
     reason: Reason
     sqlstate: str | None = None
+    # Words for people, which make no other outcome.
+    explanation: str | None = field(default=None, compare=False)
 
 
 Outcome = Confirmed | Duplicate | Refused
@@ -208,4 +210,5 @@ class OrderBook:
 def _refused(fault: EventFault) -> Refused:
     # The join found the sale, and it was deleted before the row was in.
     gone = fault.sqlstate == _FOREIGN_KEY_VIOLATION
-    return Refused(Reason.UNKNOWN_SALE if gone else Reason.CONSTRAINT, fault.sqlstate)
+    reason = Reason.UNKNOWN_SALE if gone else Reason.CONSTRAINT
+    return Refused(reason, fault.sqlstate, str(fault))

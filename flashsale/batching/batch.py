@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Final, Generic, Literal, TypeVar
 
@@ -37,10 +37,15 @@ DONE: Final = _Done.DONE
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """Why a delivery is dead-lettered: a stable reason, and the SQLSTATE where there is one."""
+    """Why a delivery is dead-lettered: a stable reason, and the SQLSTATE where there is one.
+
+    `explanation` says more where there is more to say, in words that are safe to log.
+    """
 
     reason: str
     sqlstate: str | None = None
+    # Programs go by the codes alone, and so does whether two rejections are the same.
+    explanation: str | None = field(default=None, compare=False)
 
 
 #: DONE: the work is durable, acknowledge. A rejection: dead-letter. None: not decided yet.

@@ -95,7 +95,9 @@ class HeldRetries(Middleware):
             return  # which of them it is shows when they come again in halves
         others_succeed = self._settled > batch.progress_at_failure
         if others_succeed and batch.unclassified_failures >= self._unclassified_attempts:
-            batch.verdicts[undecided[0]] = Rejection(UNCLASSIFIED_REASON)
+            batch.verdicts[undecided[0]] = Rejection(
+                UNCLASSIFIED_REASON, explanation=batch.explanation
+            )
             if self._is_news("deliveries.given_up", batch.explanation):
                 log.error("deliveries.given_up", extra={"cause": batch.explanation})
 

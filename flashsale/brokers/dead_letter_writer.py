@@ -22,6 +22,7 @@ from flashsale.batching.breaker import backoff_seconds
 from flashsale.brokers.publishing import ConfirmingPublisher, Outgoing
 from flashsale.brokers.topology import DEFAULT_EXCHANGE
 from flashsale.errors import BrokerError, PublishUnconfirmed
+from flashsale.redaction import printable
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +31,8 @@ HEADER_PREFIX = "x-flashsale-"
 _RETRY_MIN_SECONDS = 0.1
 _RETRY_MAX_SECONDS = 10.0
 _IDLE_SECONDS = 10.0
+# Short enough for `flashsale dead-letters import` to take it back.
+_LONGEST_EXPLANATION = 200
 
 _OnConfirmed = Callable[[Sequence[Letter]], None]
 
@@ -47,7 +50,17 @@ def letter_headers(letter: Letter, now: datetime) -> dict[str, str | int]:
     }
     if letter.rejection.sqlstate is not None:
         headers["sqlstate"] = letter.rejection.sqlstate
+    if letter.rejection.explanation is not None:
+        headers["explanation"] = in_short(letter.rejection.explanation)
     return {HEADER_PREFIX + name: value for name, value in headers.items()}
+
+
+def in_short(explanation: str) -> str:
+    """An explanation as a header has it: a line or two, and nothing that cannot be printed.
+
+    A name of the database's may hold anything, and what pika cannot encode would never be written.
+    """
+    return printable(explanation[:_LONGEST_EXPLANATION])[:_LONGEST_EXPLANATION]
 
 
 class DeadLetterWriter:

@@ -256,15 +256,15 @@ def _row(letter: DeadLetter) -> str:
 def _whole(letter: DeadLetter) -> str:
     rows: dict[str, Any] = letter.record()
     lines = [
-        f"{name:10}  {printable(str(value))}" for name, value in rows.items() if value is not None
+        f"{name:11}  {printable(str(value))}" for name, value in rows.items() if value is not None
     ]
     lines += [
-        f"header      {printable(name)}: {printable(str(value))[:300]}"
+        f"header       {printable(name)}: {printable(str(value))[:300]}"
         for name, value in letter.headers.items()
     ]
     text = letter.body[:_BODY_SHOWN].decode("utf-8", errors="backslashreplace")
     cut = " …; --json has all of it" if len(letter.body) > _BODY_SHOWN else ""
-    return "\n".join([*lines, f"body        {printable(text)}{cut}"])
+    return "\n".join([*lines, f"body         {printable(text)}{cut}"])
 
 
 def _look(handle: Callable[[DeadLetter], None], quorum: bool) -> int:

@@ -12,7 +12,7 @@ from typing import Any
 
 from pika.spec import BasicProperties
 
-from flashsale.brokers.dead_letter_writer import HEADER_PREFIX
+from flashsale.brokers.dead_letter_writer import HEADER_PREFIX, in_short
 from flashsale.errors import EventRefused
 from flashsale.purchases import Purchase
 
@@ -30,7 +30,7 @@ _SHOWN_ID_LENGTH = 12
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """One letter. All texts but those of the body are checked words, safe to print and to log.
+    """One letter. All texts but those of the body are checked, safe to print and to log.
 
     Attributes:
         id: Names this letter, 32 hex digits; equal only for letters that nothing tells apart.
@@ -39,6 +39,8 @@ class DeadLetter:
         reason: The worker's reason code, ``broker_expired`` and the like for RabbitMQ's own
             deaths, or :data:`UNKNOWN`.
         sqlstate: What the database answered, or None.
+        explanation: The reason in the worker's words, or those of whoever wrote the letter; short,
+            or None.
         sale_id, user_id: As the body has them, unchecked where it is no valid event, or None.
         first_seen, last_seen: When the event came and when it became a letter, or None.
         attempts: How often the worker tried it, this one or the one before it, or None.
@@ -53,6 +55,7 @@ class DeadLetter:
     sha256: str
     reason: str
     sqlstate: str | None
+    explanation: str | None
     sale_id: str | None
     user_id: str | None
     first_seen: datetime | None
@@ -85,6 +88,7 @@ class DeadLetter:
             sha256=hashlib.sha256(body).hexdigest(),
             reason=_reason(headers, death),
             sqlstate=_matching(_SQLSTATE, _ours(headers, "sqlstate")),
+            explanation=_explanation(headers),
             sale_id=sale_id,
             user_id=user_id,
             first_seen=_time(_ours(headers, "first-seen")) or died_at,
@@ -103,6 +107,7 @@ class DeadLetter:
             "id": self.id,
             "reason": self.reason,
             "sqlstate": self.sqlstate,
+            "explanation": self.explanation,
             "saleId": self.sale_id,
             "userId": self.user_id,
             "firstSeen": self.first_seen.isoformat() if self.first_seen else None,
@@ -153,6 +158,12 @@ def _reason(headers: Mapping[str, Any], death: Mapping[str, Any]) -> str:
     if reason := _matching(_WORD, death.get("reason")):
         return f"broker_{reason}"
     return UNKNOWN
+
+
+def _explanation(headers: Mapping[str, Any]) -> str | None:
+    # Shortened again, since anyone may have written it.
+    explanation = _ours(headers, "explanation")
+    return in_short(explanation) if isinstance(explanation, str) else None
 
 
 def _queue(headers: Mapping[str, Any], death: Mapping[str, Any]) -> str | None:

@@ -59,7 +59,7 @@ def bad_events(shop: Shop) -> dict[bytes, str]:
 def test_the_good_neighbours_are_committed_and_the_bad_ones_kept_byte_for_byte(
     canary_shop: Shop, start_worker: StartWorker
 ) -> None:
-    """Nothing of an event, and no password, is in the log."""
+    """Nothing of an event, and no password, is in the log or in a dead letter's headers."""
     shop = canary_shop
     bad = bad_events(shop)
     users = [f"{CANARY}-{number}" for number in range(300)]
@@ -84,6 +84,10 @@ def test_the_good_neighbours_are_committed_and_the_bad_ones_kept_byte_for_byte(
     shop.assert_settled([*users, f"{CANARY}-after"])
     assert worker.logged("events.dead_lettered")
     assert CANARY not in worker.log()
+    for _, headers in letters:
+        explained = headers["x-flashsale-reason"] != "unknown_sale"
+        assert ("x-flashsale-explanation" in headers) == explained
+        assert CANARY not in str(headers)
 
 
 def test_what_a_constraint_refuses_is_isolated_and_its_neighbours_committed(
@@ -108,6 +112,7 @@ def test_what_a_constraint_refuses_is_isolated_and_its_neighbours_committed(
     for _, headers in letters:
         assert headers["x-flashsale-reason"] == "constraint"
         assert headers["x-flashsale-sqlstate"] == "23514"
+        assert headers["x-flashsale-explanation"] == "refused by forbidden (SQLSTATE 23514)"
         assert headers["x-flashsale-attempts"] == 1
     shop.assert_settled(users)
     assert not worker.logged("work.suspended")

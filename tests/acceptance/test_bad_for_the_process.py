@@ -52,6 +52,7 @@ def test_the_event_becomes_a_dead_letter_and_its_neighbours_orders(
     ((letter, headers),) = shop.take_all(shop.dead_letter_queue)
     assert (letter, headers["x-flashsale-reason"]) == (deadly, reason)
     if reason == "unclassified":
+        assert headers["x-flashsale-explanation"].startswith("MemoryError at ")
         assert '"deliveries.given_up"' in log
     assert fleet.restarts == deaths, fleet.exit_codes
     shop.assert_settled(users)

@@ -97,6 +97,19 @@ def test_a_letter_is_shown_whole_and_cannot_steer_the_terminal(run: Run, box: Le
     assert whole["headers"]["x-flashsale-attempts"] == 1
 
 
+def test_a_letter_is_shown_with_the_reason_in_words(run: Run, box: LetterBox) -> None:
+    why = "refused by orders_check (SQLSTATE 23514)"
+    box.put([event("a")], "constraint", headers={"x-flashsale-explanation": why + "\x1b[2J"})
+    (letter,) = listed(run)
+
+    _, shown, _ = run("show", letter["id"])
+    _, exported, _ = run("export")
+
+    assert letter["explanation"] == json.loads(exported)["explanation"] == why + r"\x1b[2J"
+    assert f"\nexplanation  {why}" in shown
+    assert "\x1b" not in shown
+
+
 def test_an_id_of_no_letter_is_an_error(run: Run) -> None:
     code, _, err = run("show", "ffff")
 

@@ -104,6 +104,7 @@ def test_nothing_of_a_hostile_message_but_its_body_is_carried_over(
             "x-death": [{"count": 99}],
             "x-flashsale-reason": "forged",
             "x-flashsale-note": "forged",
+            "x-flashsale-explanation": "forged",
             "padding": "x" * 100_000,
         },
         expiration="60000",
@@ -116,7 +117,8 @@ def test_nothing_of_a_hostile_message_but_its_body_is_carried_over(
     (delivery,) = take(events, 1)
     confirmations = Confirmations()
 
-    letter = Letter(Ledger(), delivery, Rejection("constraint", "23514"), 2, 1_700_000_000.5)
+    rejection = Rejection("constraint", "23514", "refused by a \ud800 constraint")
+    letter = Letter(Ledger(), delivery, rejection, 2, 1_700_000_000.5)
     medium.transport.dead_letter([letter], confirmations)
     confirmations.wait_for(1)
 
@@ -131,6 +133,7 @@ def test_nothing_of_a_hostile_message_but_its_body_is_carried_over(
     assert properties.headers == {
         "x-flashsale-reason": "constraint",
         "x-flashsale-sqlstate": "23514",
+        "x-flashsale-explanation": r"refused by a \ud800 constraint",
         "x-flashsale-sha256": hashlib.sha256(body).hexdigest(),
         "x-flashsale-first-seen": "2023-11-14T22:13:20.500000+00:00",
         "x-flashsale-attempts": 2,

@@ -90,6 +90,9 @@ def test_a_purchase_that_the_database_refuses_does_not_cost_its_neighbours(store
         user_id in "abd" for user_id in ("a", "b", "bad-c", "d", "bad-e")
     ]
     assert outcomes[2] == outcomes[4] == Refused(Reason.CONSTRAINT, sqlstate)
+    assert isinstance(outcomes[2], Refused)
+    rule = "forbidden (SQLSTATE 23514)" if store.on_postgres else "a constraint of SQLite"
+    assert outcomes[2].explanation == f"refused by {rule}"
     assert store.users() == ["a", "b", "d"]
 
 

@@ -87,6 +87,10 @@ def test_each_delivery_has_the_verdict_of_its_purchase(
         Rejection(Reason.CONSTRAINT),
         Rejection(Reason.UNKNOWN_SALE),
     ]
+    assert [getattr(verdict, "explanation", None) for verdict in batch.verdicts] == [
+        *(None, None, "refused by a constraint of SQLite"),
+        None,  # the reason says it all
+    ]
 
 
 def test_a_batch_is_counted_with_what_was_done_before(
@@ -295,3 +299,12 @@ def test_a_body_is_a_purchase_or_the_reason_why_there_is_none() -> None:
     assert read_purchase(body, 1_000, pytest.fail) == Purchase(NO_SALE, "user")
     assert read_purchase(body, 10, pytest.fail) == Rejection(Reason.TOO_LARGE)
     assert read_purchase(b"{", 1_000, pytest.fail) == Rejection(Reason.JSON)
+
+
+def test_a_body_that_is_no_purchase_is_refused_in_words_that_hold_nothing_of_it() -> None:
+    body = f'{{"saleId": "{NO_SALE}", "userId": "{CANARY}\\u0000"}}'.encode()
+
+    refused = read_purchase(body, 1_000, pytest.fail)
+
+    assert isinstance(refused, Rejection)
+    assert refused.explanation == "userId holds a control character"

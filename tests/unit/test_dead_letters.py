@@ -14,6 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pika.spec import BasicProperties
 
+from flashsale.batching import Delivery, Letter, Rejection
+from flashsale.batching.ledger import Ledger
+from flashsale.brokers.dead_letter_writer import in_short, letter_headers
 from flashsale.dead_letters.choice import Choice, parse_age
 from flashsale.dead_letters.editing import Edit, NotEditable
 from flashsale.dead_letters.files import export_line, import_line
@@ -23,10 +26,13 @@ from flashsale.dead_letters.records import Records, RecordsUnusable
 from flashsale.dead_letters.replaying import window_for
 from flashsale.private_folders import make_private
 
+EPOCH = datetime.fromtimestamp(0, UTC)
+
 headers = st.dictionaries(
     st.sampled_from(
         [f"x-flashsale-{name}" for name in ("reason", "sqlstate", "first-seen", "attempts")]
-        + ["x-death", "x-delivery-count", "x-flashsale-last-seen", "other"]
+        + ["x-flashsale-explanation", "x-flashsale-last-seen"]
+        + ["x-death", "x-delivery-count", "other"]
     ),
     st.one_of(
         st.none(),
@@ -55,10 +61,47 @@ def test_whatever_is_in_a_message_it_is_a_letter(
 
     assert letter.reason.isprintable()
     assert len(letter.reason) <= 50
+    assert (letter.explanation or "").isprintable()
     assert json.loads(json.dumps(letter.record()))["id"] == letter.id
     json.loads(export_line(letter))
     assert Choice(ids=(letter.short_id,)).takes(letter)
     Groups().add(letter)
+
+
+@pytest.mark.parametrize(
+    ("explanation", "kept"),
+    [
+        ("refused by orders_check (SQLSTATE 23514)",) * 2,
+        ("refused by \x1b[2J\n\ud800", "refused by \\x1b[2J\\n\\ud800"),
+        ("x" * 300, "x" * 200),
+        ("\x00" * 300, "\\x00" * 50),
+    ],
+)
+def test_an_explanation_is_written_and_read_short_and_printable(
+    explanation: str, kept: str
+) -> None:
+    """The database's names are part of it, and anybody can write the header."""
+    rejection = Rejection("constraint", explanation=explanation)
+    written = letter_headers(Letter(Ledger(), Delivery(1, b""), rejection, 1, 0.0), EPOCH)
+
+    assert written["x-flashsale-explanation"] == kept
+    assert read(explanation=explanation).explanation == kept
+    assert read(explanation=kept).record()["explanation"] == kept
+
+
+def test_what_has_no_more_to_say_than_its_reason_has_no_explanation() -> None:
+    letter = Letter(Ledger(), Delivery(1, b""), Rejection("unknown_sale"), 1, 0.0)
+
+    assert "x-flashsale-explanation" not in letter_headers(letter, EPOCH)
+    assert read(explanation=["forged"]).explanation is None
+
+
+def test_the_longest_explanation_can_be_carried_out_and_in_again() -> None:
+    letter = read(explanation=in_short("x" * 300))
+
+    carried = import_line(export_line(letter).encode(), "queue")
+
+    assert carried.headers == letter.headers
 
 
 def test_a_letter_keeps_its_id_however_often_it_is_looked_at() -> None:

@@ -25,7 +25,7 @@ def test_each_reason_has_its_meaning_and_its_remedy() -> None:
 
 
 def test_each_header_is_there() -> None:
-    letter = Letter(Ledger(), Delivery(1, b""), Rejection("constraint", "23514"), 1, 0.0)
+    letter = Letter(Ledger(), Delivery(1, b""), Rejection("constraint", "23514", "why"), 1, 0.0)
     written = letter_headers(letter, datetime.now(UTC))
 
     first_cells = re.findall(r"^\| (`.+?`) \|", section("Headers"), re.MULTILINE)

@@ -164,6 +164,8 @@ def test_what_fails_alone_for_an_unknown_cause_while_others_succeed_is_given_up(
 
     batch = fail(retries, batch, Failure.UNCLASSIFIED)
     assert batch.verdicts == [GIVEN_UP]
+    assert isinstance(batch.verdicts[0], Rejection)
+    assert batch.verdicts[0].explanation == "a failure: unclassified"
 
 
 def test_what_fails_beside_others_for_an_unknown_cause_is_not_given_up(
