@@ -45,6 +45,8 @@ def test_the_others_finish_its_events_and_it_rejoins(
         ]
         for worker in (cut_off, *others):
             worker.wait_for_log("broker.connected", 15)
+        # All three: else the others may have taken every event before the first consumes.
+        wait_until(lambda: shop.consumers() == 3, 15, "all of them consume")
         shop.slow_down(0.05)
         shop.buy(USERS)
         shop.wait_for_orders(300, 15)

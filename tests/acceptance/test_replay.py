@@ -126,7 +126,7 @@ def test_a_replay_stops_where_events_fail_again_and_goes_on_once_that_is_mended(
     box_of(shop).put(shop.event(user, missing_sale) for user in users)
     worker = start_worker(shop)
     worker.wait_for_log("worker.started", 20, lines=3)
-    wait_until(lambda: consumers(shop), 20, "the worker consumes")
+    wait_until(shop.consumers, 20, "the worker consumes")
 
     code, out, err = start(shop, *RETRY, "--plan", a_plan(start, shop)).end()
 
@@ -145,12 +145,6 @@ def test_a_replay_stops_where_events_fail_again_and_goes_on_once_that_is_mended(
     assert shop.ready(shop.dead_letter_queue) == 0
 
 
-def consumers(shop: Shop) -> int:
-    with shop.channel() as channel:
-        method = channel.queue_declare(shop.purchase_queue, passive=True).method
-        return int(method.consumer_count)
-
-
 @pytest.mark.parametrize("processes", ["1", "3"])
 def test_the_dramatiq_command_replays_what_is_there_once_and_ends(
     shop: Shop, start_worker: StartWorker, start: Start, processes: str
@@ -162,7 +156,7 @@ def test_the_dramatiq_command_replays_what_is_there_once_and_ends(
     box_of(shop).put([*good, *hopeless, *fails_again])
     worker = start_worker(shop)
     worker.wait_for_log("worker.started", 20, lines=3)
-    wait_until(lambda: consumers(shop), 20, "the worker consumes")
+    wait_until(shop.consumers, 20, "the worker consumes")
 
     code, _, err = start(shop, *DRAMATIQ, processes).end()
 

@@ -163,7 +163,7 @@ def test_its_dead_letters_are_understood_and_become_orders(
     users = [f"user-{number}" for number in range(40)]
     bad = bad_events(shop)
     old = start_old()
-    wait_until(lambda: consumers(shop), SECONDS, "the old worker consumes")
+    wait_until(shop.consumers, SECONDS, "the old worker consumes")
     allow_connections(postgres_server, shop, allowed=False)
     shop.publish([*bad, *map(shop.event, users)])
     count = len(users) + len(bad)
@@ -187,7 +187,7 @@ def test_its_dead_letters_are_understood_and_become_orders(
     assert refusals == sorted([*map(str, bad.values()), *["None"] * (len(users) + 1)])
 
     worker = start_worker(shop)
-    wait_until(lambda: consumers(shop) == 3, SECONDS, "the new worker consumes")
+    wait_until(lambda: shop.consumers() == 3, SECONDS, "the new worker consumes")
     (unknown,) = (letter["saleId"] for letter in letters if letter["saleId"] not in known(shop))
     shop.query(
         "INSERT INTO sales (id, name, total_stock, starts_at, ends_at, updated_at)"
@@ -201,11 +201,6 @@ def test_its_dead_letters_are_understood_and_become_orders(
     assert shop.orders() == sorted([*users, "a", "refused at once"])
     left = {body for body, _ in shop.take_all(shop.dead_letter_queue)}
     assert left == {body for body, reason in bad.items() if reason}
-
-
-def consumers(shop: Shop) -> int:
-    with shop.channel() as channel:
-        return int(channel.queue_declare(shop.purchase_queue, passive=True).method.consumer_count)
 
 
 def known(shop: Shop) -> list[str | None]:

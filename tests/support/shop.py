@@ -145,6 +145,12 @@ class Shop:
         with self.channel() as channel:
             return int(channel.queue_declare(queue, passive=True).method.message_count)
 
+    def consumers(self) -> int:
+        """How many consume the purchase queue now."""
+        with self.channel() as channel:
+            queue = channel.queue_declare(self.purchase_queue, passive=True)
+            return int(queue.method.consumer_count)
+
     def take_all(self, queue: str) -> list[tuple[bytes, dict[str, Any]]]:
         """Take every message out of a queue: its body and its headers."""
         taken = []
