@@ -18,7 +18,8 @@ def filled(page: str, command: str, lines: Iterable[str]) -> str:
     if not made.search(page):
         raise ValueError(f"the page has no place for what `{command}` makes")
     text = "\n".join(lines)
-    return made.sub(lambda _: f"\n{text}\n", page)
+    # Once: after an empty place, a second match would reach to the end of the next.
+    return made.sub(lambda _: f"\n{text}\n", page, count=1)
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Iterator[str]:

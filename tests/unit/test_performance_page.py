@@ -41,5 +41,8 @@ def test_only_what_a_command_makes_is_replaced() -> None:
         "a\n<!-- made by one -->\n\n| x | y |\n|---|---|\n| 1 | 2 |\n<!-- end -->\nb\n"
         "<!-- made by two -->\n<!-- end -->\n"
     )
+    assert filled(page, "two", ["new"]).endswith("<!-- made by two -->\n\nnew\n<!-- end -->\n")
+    empty = page.replace("old\n", "")
+    assert filled(empty, "one", ["new"]) == empty.replace("one -->\n", "one -->\n\nnew\n")
     with pytest.raises(ValueError, match="three"):
         filled(page, "three", [])
