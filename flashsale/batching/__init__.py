@@ -17,6 +17,7 @@ from flashsale.batching.breaker import Breaker, BreakerState
 from flashsale.batching.consumer import BatchingConsumer
 from flashsale.batching.intake import POISON_REASON, Intake, Suspicion
 from flashsale.batching.ledger import Ledger
+from flashsale.batching.reminders import Reminders
 from flashsale.batching.retries import UNCLASSIFIED_REASON, HeldRetries
 from flashsale.batching.tally import Tally
 from flashsale.batching.transport import Channel, ChannelLost, Letter, Transport
@@ -40,6 +41,7 @@ __all__ = [
     "Letter",
     "Limits",
     "Rejection",
+    "Reminders",
     "Suspicion",
     "Tally",
     "Transport",

@@ -130,6 +130,7 @@ class Batcher(Generic[T]):
         room = self._room()
         if not room:
             return None
+        now = self._clock()
         # In turns: what fails again and again must not keep what is new from being done.
         if self._has_due() and not (self._retried_last and self._intake):
             batch = self._retry(room)
@@ -141,9 +142,9 @@ class Batcher(Generic[T]):
             batch = Batch(self._ledger, handful.items, handful.deliveries)
             self._watched_batch = batch if handful.watched else None
             self._retried_last = False
-            self._left_at = self._clock()
-        self._in_flight[batch] = self._clock()
-        self.waiting_since = self.waiting_since or self._clock()
+            self._left_at = now
+        self._in_flight[batch] = now
+        self.waiting_since = self.waiting_since or now
         self._tally.batches += 1
         return batch
 

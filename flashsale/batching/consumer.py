@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import threading
 import time
 from collections import deque
@@ -17,6 +16,7 @@ from flashsale.batching.batch import Batch, Rejection
 from flashsale.batching.batcher import Batcher, Limits
 from flashsale.batching.breaker import Breaker, BreakerState, backoff_seconds
 from flashsale.batching.intake import Suspicion
+from flashsale.batching.reminders import Reminders
 from flashsale.batching.tally import Tally
 from flashsale.batching.transport import Channel, ChannelLost, Letter, Transport
 
@@ -26,7 +26,6 @@ log = logging.getLogger(__name__)
 
 _RECONNECT_MIN_SECONDS = 0.1
 _RECONNECT_MAX_SECONDS = 3.0
-_REMINDER_SECONDS = 60.0
 # A channel that lived as long as this was a working one: what ended it is a new trouble.
 _LASTING_SECONDS = 10.0
 _DRAIN_POLL_SECONDS = 0.05
@@ -82,7 +81,7 @@ class BatchingConsumer(Consumer, Generic[T]):
         self._draining = False
         self._failed_channels = 0
         self._opened_at = clock()
-        self._reported_at: dict[str, float] = {}
+        self._reminders = Reminders(clock)
         self._moved_at = clock()
         # Filled by other threads; a deque's append and popleft are atomic.
         self._processed: deque[Batch[T]] = deque()
@@ -248,16 +247,14 @@ class BatchingConsumer(Consumer, Generic[T]):
             self._back_off()
             return None
         self._opened_at = self._clock()
-        self._reported_at.clear()
+        self._reminders.forget_all()
         self._tally.channels += 1
         log.info("broker.connected", extra={"queue": self._queue_name})
         return channel
 
     def _report(self, cause: str) -> None:
         # For each cause: where there are several nodes, theirs take turns.
-        now = self._clock()
-        if now - self._reported_at.get(cause, -math.inf) >= _REMINDER_SECONDS:
-            self._reported_at[cause] = now
+        if self._reminders.is_due(cause):
             log.warning("broker.unreachable", extra={"cause": cause})
 
     def _lose_channel(self, loss: ChannelLost) -> None:

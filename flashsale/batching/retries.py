@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
-import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -13,14 +11,12 @@ from dramatiq.middleware import Middleware
 
 from flashsale.batching.batch import DONE, Batch, Failure, Rejection
 from flashsale.batching.breaker import backoff_seconds
+from flashsale.batching.reminders import Reminders
 
 log = logging.getLogger(__name__)
 
 #: The reason of a delivery that alone fails for an unknown cause while others succeed.
 UNCLASSIFIED_REASON = "unclassified"
-
-_REMINDER_SECONDS = 60.0
-_MOST_CAUSES_REMEMBERED = 100
 
 
 class HeldRetries(Middleware):
@@ -55,8 +51,7 @@ class HeldRetries(Middleware):
         self._unclassified_attempts = unclassified_attempts
         # Only ever compared for "grew since", so a lost update between threads does no harm.
         self._settled = 0
-        self._told_at: dict[tuple[str, str], float] = {}
-        self._telling = threading.Lock()
+        self._reminders = Reminders(clock)
 
     def after_process_message(
         self,
@@ -98,12 +93,12 @@ class HeldRetries(Middleware):
             batch.verdicts[undecided[0]] = Rejection(
                 UNCLASSIFIED_REASON, explanation=batch.explanation
             )
-            if self._is_news("deliveries.given_up", batch.explanation):
+            if self._reminders.is_due(("deliveries.given_up", batch.explanation)):
                 log.error("deliveries.given_up", extra={"cause": batch.explanation})
 
     def _tell_what_is_held(self, batch: Batch[Any], failure: Failure) -> None:
         undecided = len(batch.undecided())
-        if undecided and self._is_news("batch.held", batch.explanation):
+        if undecided and self._reminders.is_due(("batch.held", batch.explanation)):
             log.warning(
                 "batch.held",
                 extra={
@@ -113,17 +108,3 @@ class HeldRetries(Middleware):
                     "failed_attempts": batch.attempts,
                 },
             )
-
-    def _is_news(self, event: str, cause: str) -> bool:
-        """Whether the last minute has not had this line; takes it for told."""
-        line, now = (event, cause), self._clock()
-        with self._telling:
-            if now - self._told_at.get(line, -math.inf) < _REMINDER_SECONDS:
-                return False
-            # Taken out first, so that they stand in the order in which they were told: what is
-            # forgotten for room is told too often rather than never.
-            self._told_at.pop(line, None)
-            self._told_at[line] = now
-            if len(self._told_at) > _MOST_CAUSES_REMEMBERED:
-                del self._told_at[next(iter(self._told_at))]
-            return True

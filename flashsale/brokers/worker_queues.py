@@ -14,6 +14,7 @@ from typing import Any
 
 import pika
 
+from flashsale.batching import Reminders
 from flashsale.brokers.topology import (
     dead_letter_queue_arguments,
     ensure_dead_letter_exchange,
@@ -29,7 +30,6 @@ log = logging.getLogger(__name__)
 
 #: So often the missing are looked for, one at a time.
 LOOK_SECONDS = 1.0
-_REMINDER_SECONDS = 60.0
 
 
 class WorkerQueues:
@@ -50,7 +50,7 @@ class WorkerQueues:
         self._of_letters = dead_letter_queue_arguments(settings.purchase_queue_type)
         self._seen: set[str] = set()
         self._refused: set[str] = set()
-        self._reported_at: dict[str, float] = {}
+        self._reminders = Reminders(time.monotonic)
         self._look_at = 0.0
         #: The exchange for dead letters; None until the topology stood for the first time.
         self.dead_letter_exchange: str | None = None
@@ -103,9 +103,7 @@ class WorkerQueues:
         """Take it that this queue cannot be used, for a cause that is safe to log."""
         if queue not in self.missing:
             self.missing += (queue,)
-        now = time.monotonic()
-        if now - self._reported_at.get(queue, now - _REMINDER_SECONDS) >= _REMINDER_SECONDS:
-            self._reported_at[queue] = now
+        if self._reminders.is_due(queue):
             log.warning("broker.queue_lost", extra={"queue": queue, "cause": cause})
 
     def found_again(self, connection: pika.BlockingConnection) -> str | None:
@@ -137,7 +135,7 @@ class WorkerQueues:
 
     def _find(self, queue: str) -> None:
         self.missing = tuple(other for other in self.missing if other != queue)
-        self._reported_at.pop(queue, None)
+        self._reminders.forget(queue)
         log.info("broker.queue_found", extra={"queue": queue})
 
     def _reach(

@@ -18,8 +18,8 @@ from flashsale.batching import (
     HeldRetries,
     Ledger,
     Rejection,
+    reminders,
 )
-from flashsale.batching import retries as held_retries
 from tests.simulation.clock import Clock
 
 BROKER = Broker(middleware=[])
@@ -261,7 +261,7 @@ def test_of_endless_causes_the_one_told_longest_ago_is_forgotten(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """What is remembered of them has a bound; it is told too often rather than never."""
-    monkeypatch.setattr(held_retries, "_MOST_CAUSES_REMEMBERED", 2)
+    monkeypatch.setattr(reminders, "_MOST_REMEMBERED", 2)
     for cause in ("old", "new"):
         process(retries, batch_of(1), Failure.TRANSIENT, cause)
         clock.advance(30)
