@@ -9,7 +9,9 @@ from typing import NamedTuple
 
 import click
 
-from benchmarks.race import CLOCK
+from benchmarks.contestants import load_contestants
+from benchmarks.environments import NotInstallable, prepare
+from benchmarks.race import CLOCK, Refused, run
 from benchmarks.scenarios import report
 from benchmarks.scenarios.filling import fill
 from benchmarks.scenarios.footprint import footprints, largest
@@ -18,6 +20,7 @@ from benchmarks.scenarios.scene import Scene, scene
 from flashsale.cli.shared import progress_bar
 
 _EMPTY, _FILLED = "flashsale", "filled"
+_FLASHSALE, _YARDSTICK = "flashsale", "c"
 # A server that holds ten million orders has memory for their indexes.
 _SETTINGS = {"shared_buffers": "2GB", "max_wal_size": "4GB"}
 _LEAST_PACE = 2_000
@@ -28,10 +31,11 @@ _PLAIN, _FULL_TABLE, _LONG_QUEUE = "empty table", "full table", "long queue"
 class Drain(NamedTuple):
     """One backlog drained; memory is that of the largest process, in megabytes."""
 
+    worker: str
     case: str
     orders_per_second: float
     rss_mb: float
-    pss_mb: float
+    pss_mb: float | None
 
 
 @click.command()
@@ -53,7 +57,8 @@ def main(orders: int, events: int, rounds: int, processes: int, output: Path) ->
     """Drain backlogs with few and many orders in the table, and short and long ones.
 
     Each round drains a short backlog into empty tables, a short one into tables that hold the
-    orders of many past sales with their audit rows, and a long one into empty tables. A rate is
+    orders of many past sales with their audit rows, and a long one into empty tables. The program
+    in C drains the short and the long one, too: the tables grow under whoever fills them. A rate is
     that of events with both rows committed, from a tenth of the backlog on until its last
     hundredth; ratios are those within a round. The worker starts when the backlog is there, and
     so its first search for orders without an audit row is in it. The servers are private, with
@@ -64,6 +69,7 @@ def main(orders: int, events: int, rounds: int, processes: int, output: Path) ->
     Example: python -m benchmarks.decay --orders 1000000 --rounds 1 --output decay.json
     """
     drains: list[list[Drain]] = []
+    has_yardstick = _is_yardstick_here()
     with scene(_SETTINGS) as play:
         play.stage.postgres.create_database(_FILLED)
         with progress_bar("Filling the table", orders) as advance:
@@ -71,6 +77,8 @@ def main(orders: int, events: int, rounds: int, processes: int, output: Path) ->
         with progress_bar("Draining", rounds) as advance:
             for number in range(rounds):
                 drains.append(_round(play, events, processes))
+                if has_yardstick:
+                    drains[number] += _yardstick_round(play, events, processes)
                 advance(number + 1)
         report.write(
             output,
@@ -79,7 +87,10 @@ def main(orders: int, events: int, rounds: int, processes: int, output: Path) ->
                 "orders": orders, "events": events, "rounds": rounds, "processes": processes,
                 "postgresql": _SETTINGS,
             },
-            ratios={_FULL_TABLE: _ratio(drains, 1), _LONG_QUEUE: _ratio(drains, 2)},
+            ratios=[
+                {"worker": drain.worker, "case": drain.case, "ratio": _ratio(drains, place)}
+                for place, drain in enumerate(drains[0])
+            ],
             drains=[[drain._asdict() for drain in of_round] for of_round in drains],
         )  # fmt: skip
     _show(drains)
@@ -108,25 +119,52 @@ def _drain(play: Scene, case: str, database: str, events: int, processes: int) -
     ):
         play.wait_for_orders(shop, events, 60 + events / _LEAST_PACE)
     ((counted, start, finish, _),) = shop.query(CLOCK, shop.sale_id)
-    return Drain(case, round(counted / (finish - start)), **largest(taken))
+    return Drain(_FLASHSALE, case, round(counted / (finish - start)), **largest(taken))
 
 
-def _ratio(drains: Sequence[Sequence[Drain]], case: int) -> float:
-    """The median of the ratios to the first case of the same round."""
-    ratios = [each[case].orders_per_second / each[0].orders_per_second for each in drains]
+def _is_yardstick_here() -> bool:
+    try:
+        prepare(load_contestants()[_YARDSTICK])
+    except NotInstallable as why:
+        click.echo(f"without the program in C, which could not be built: {why}", err=True)
+        return False
+    return True
+
+
+def _yardstick_round(play: Scene, events: int, processes: int) -> list[Drain]:
+    yardstick = load_contestants()[_YARDSTICK]
+    drains = []
+    for case, backlog in ((_PLAIN, events), (_LONG_QUEUE, 10 * events)):
+        try:
+            done = run(play.stage, yardstick, events=backlog, processes=processes)
+        except Refused as why:
+            raise click.ClickException(f"{yardstick.title}: {why}") from None
+        megabytes = round(done.peak_process_bytes / 1e6, 1)
+        drains.append(Drain(_YARDSTICK, case, round(done.orders_per_second), megabytes, None))
+    return drains
+
+
+def _ratio(drains: Sequence[Sequence[Drain]], place: int) -> float:
+    """The median of the ratios to the same worker's first drain of the same round."""
+    ratios = []
+    for of_round in drains:
+        drain = of_round[place]
+        first = next(each for each in of_round if each.worker == drain.worker)
+        ratios.append(drain.orders_per_second / first.orders_per_second)
     return round(statistics.median(ratios), 3)
 
 
 def _show(drains: Sequence[Sequence[Drain]]) -> None:
     rows = []
-    for case, of_case in enumerate(zip(*drains, strict=True)):
-        rate = statistics.median(each.orders_per_second for each in of_case)
-        rss, pss = max(each.rss_mb for each in of_case), max(each.pss_mb for each in of_case)
-        ratio = _ratio(drains, case)
-        rows.append((of_case[0].case, f"{rate:,.0f}", f"{ratio:.2f}", f"{rss:.0f}", f"{pss:.0f}"))
+    for place, (first, *others) in enumerate(zip(*drains, strict=True)):
+        rate = statistics.median(each.orders_per_second for each in (first, *others))
+        rss = max(each.rss_mb for each in (first, *others))
+        rows.append(
+            (first.worker, first.case, f"{rate:,.0f}", f"{_ratio(drains, place):.2f}", f"{rss:.0f}")
+        )
     report.show(
         "Medians; memory of the largest process",
-        ("case", "orders/s", "to the first", "RSS, MB", "PSS, MB"),
+        ("worker", "case", "orders/s", "to its first", "RSS, MB"),
         rows,
     )
 

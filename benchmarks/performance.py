@@ -154,15 +154,16 @@ def _decay(results: Results) -> Iterator[str]:
     yield f"Medians of {options['rounds']} rounds:\n"
     drains = zip(*results["drains"], strict=True)
     yield from table(
-        ("Backlog", "Orders/s", "To the first", "Largest process"),
+        ("Worker", "Backlog", "Orders/s", "To its first", "Largest process"),
         [
             (
-                titles[of_case[0]["case"]],
+                {"c": "C"}.get(ratio["worker"], ratio["worker"]),
+                titles[ratio["case"]],
                 f"{statistics.median(each['orders_per_second'] for each in of_case):,.0f}",
-                f"{results['ratios'].get(of_case[0]['case'], 1.0):.2f}",
+                f"{ratio['ratio']:.2f}",
                 f"{max(each['rss_mb'] for each in of_case):.0f} MB",
             )
-            for of_case in drains
+            for ratio, of_case in zip(results["ratios"], drains, strict=True)
         ],
     )
 

@@ -14,7 +14,8 @@ from benchmarks.scenarios.cells import BUSY, REPLICAS, Costs, Played, play, stor
 from benchmarks.scenarios.load import purchases
 from benchmarks.scenarios.pages import table
 from benchmarks.stage import Stage
-from flashsale.audit import AuditEntry, AuditTrail, now
+from flashsale.audit import AuditTrail
+from flashsale.audit_rows import AuditEntry, now
 from flashsale.cli.shared import progress_bar
 from flashsale.database import close_database, open_database
 from flashsale.orders import Confirmed, OrderBook, Outcome

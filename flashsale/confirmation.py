@@ -6,7 +6,8 @@ import logging
 import time
 from collections.abc import Callable
 
-from flashsale.audit import AuditEntry, AuditTrail, now
+from flashsale.audit import AuditTrail
+from flashsale.audit_rows import AuditEntry, now
 from flashsale.batching import DONE, Batch, Failure, Rejection, Verdict
 from flashsale.errors import (
     EventRefused,

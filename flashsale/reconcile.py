@@ -15,7 +15,7 @@ from typing import Any
 
 import peewee
 
-from flashsale.audit import AuditEntry, report_refused, write_events
+from flashsale.audit_rows import AuditEntry, report_refused, write_events
 from flashsale.database import session
 from flashsale.errors import StoreError
 from flashsale.metrics import WorkerMetrics

@@ -7,7 +7,8 @@ import threading
 import pytest
 from msgspec.structs import astuple
 
-from flashsale.audit import AuditEntry, AuditTrail, now, write_events
+from flashsale.audit import AuditTrail
+from flashsale.audit_rows import AuditEntry, now, write_events
 from flashsale.batching import Batch, Delivery
 from flashsale.confirmation import Confirmation
 from flashsale.errors import EventFault, SystemFault, TransientFault

@@ -7,7 +7,8 @@ from datetime import timedelta
 
 import pytest
 
-from flashsale.audit import AuditEntry, AuditTrail, now
+from flashsale.audit import AuditTrail
+from flashsale.audit_rows import AuditEntry, now
 from flashsale.migration import MigrationError, migrate
 from flashsale.orders import Confirmed, Duplicate, OrderBook, Outcome, Refused
 from flashsale.purchases import Reason

@@ -12,7 +12,8 @@ import pytest
 from msgspec.structs import astuple, replace
 
 import flashsale.reconcile
-from flashsale.audit import AuditEntry, AuditTrail, now
+from flashsale.audit import AuditTrail
+from flashsale.audit_rows import AuditEntry, now
 from flashsale.errors import StoreError, SystemFault
 from flashsale.orders import OrderBook
 from flashsale.reconcile import Reconciler

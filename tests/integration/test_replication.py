@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import peewee
 import pytest
 
-from flashsale.audit import AuditEntry, now, write_events
+from flashsale.audit_rows import AuditEntry, now, write_events
 from flashsale.database import close_database, open_database, session
 from flashsale.doctor.replication import examine_hosts, examine_replication
 from flashsale.errors import StoreError, SystemFault, TransientFault

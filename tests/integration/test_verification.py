@@ -10,7 +10,8 @@ from datetime import timedelta
 
 import pytest
 
-from flashsale.audit import AuditEntry, AuditTrail, now
+from flashsale.audit import AuditTrail
+from flashsale.audit_rows import AuditEntry, now
 from flashsale.errors import StoreError
 from flashsale.orders import OrderBook
 from flashsale.verification import (

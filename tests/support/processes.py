@@ -119,7 +119,7 @@ def process_tree(pid: int) -> list[int]:
     """A process and every process below it that runs now."""
     found = [pid]
     for each in found:
-        with contextlib.suppress(FileNotFoundError):  # it ended just now
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it ended just now
             children = Path(f"/proc/{each}/task/{each}/children").read_text()
             found += map(int, children.split())
     return found
@@ -129,7 +129,7 @@ def cpu_seconds(pid: int) -> float:
     """What a process and those below it have used so far, also those that have ended."""
     ticks = 0
     for each in process_tree(pid):
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it ended just now
             # The program's name, in parentheses, may hold anything, also spaces.
             after_name = Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split()
             ticks += sum(map(int, after_name[11:15]))  # proc(5): utime, stime, cutime, cstime

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from freezegun import freeze_time
 
-from flashsale.audit import AuditEntry, AuditTrail, now
+from flashsale.audit import AuditTrail
+from flashsale.audit_rows import AuditEntry, now
 from flashsale.errors import StoreError, SystemFault, TransientFault
 from flashsale.ids import new_order_ids
 from flashsale.purchases import Purchase

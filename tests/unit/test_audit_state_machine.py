@@ -19,7 +19,8 @@ from hypothesis.stateful import (
 )
 
 from flashsale import audit
-from flashsale.audit import AuditEntry, AuditTrail, now
+from flashsale.audit import AuditTrail
+from flashsale.audit_rows import AuditEntry, now
 from flashsale.errors import StoreError
 from flashsale.ids import new_order_ids
 from tests.support.stores import Store, open_store

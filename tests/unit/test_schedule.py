@@ -14,7 +14,8 @@ from apscheduler.schedulers.base import BaseScheduler
 from freezegun import freeze_time
 from freezegun.api import FrozenDateTimeFactory
 
-from flashsale.audit import AuditEntry, AuditTrail, now
+from flashsale.audit import AuditTrail
+from flashsale.audit_rows import AuditEntry, now
 from flashsale.ids import new_order_ids
 from flashsale.schedule import SizeTrigger, add_interval_jobs
 from flashsale.settings import Settings

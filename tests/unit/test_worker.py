@@ -19,7 +19,7 @@ import pytest
 from apscheduler.schedulers.background import BackgroundScheduler
 
 import flashsale.worker
-from flashsale.audit import AuditEntry, now
+from flashsale.audit_rows import AuditEntry, now
 from flashsale.brokers.embedded import EmbeddedBroker
 from flashsale.database import CONNECT_TIMEOUT_SECONDS
 from flashsale.ids import new_order_ids
