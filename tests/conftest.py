@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import threading
 import uuid
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, TypeVar
 
 import pytest
 
@@ -14,13 +14,14 @@ from flashsale.database import open_database
 from flashsale.migration import migrate
 from flashsale.urls import parse_database_url
 from tests.support.postgres import PrivatePostgres
-from tests.support.processes import ServerNotInstalled
+from tests.support.processes import PrivateServer, ServerNotInstalled, kept
 from tests.support.rabbitmq import PrivateRabbitMQ
 from tests.support.waiting import wait_until
 
 _MARKERS = {"postgres_server": "postgres", "rabbitmq_server": "rabbitmq"}
 _THREADS_END_SECONDS = 2.0
 _TEMPLATE = "flashsale_template"
+_Server = TypeVar("_Server", bound=PrivateServer)
 
 
 class QueueNames(NamedTuple):
@@ -54,27 +55,19 @@ def no_thread_is_left_alive() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[PrivatePostgres]:
-    try:
-        server = PrivatePostgres()
-    except ServerNotInstalled as missing:
-        skip_or_fail(missing)
-    with server:
-        yield server
+    yield from _running(PrivatePostgres)
 
 
 @pytest.fixture(scope="session")
 def rabbitmq_server() -> Iterator[PrivateRabbitMQ]:
-    try:
-        server = PrivateRabbitMQ()
-    except ServerNotInstalled as missing:
-        skip_or_fail(missing)
-    with server:
-        yield server
+    yield from _running(PrivateRabbitMQ)
 
 
 @pytest.fixture(scope="session")
 def migrated_template(postgres_server: PrivatePostgres) -> str:
     """The name of a database that all migrations were applied to; nobody is connected to it."""
+    if postgres_server.administer(f"SELECT 1 FROM pg_database WHERE datname = '{_TEMPLATE}'"):
+        return _TEMPLATE
     postgres_server.create_database(_TEMPLATE)
     database = open_database(parse_database_url(postgres_server.url(_TEMPLATE)))
     try:
@@ -114,6 +107,19 @@ def queue_names(rabbitmq_server: PrivateRabbitMQ) -> Iterator[QueueNames]:
         channel.queue_delete(name)  # RabbitMQ takes what is missing for deleted
         channel.exchange_delete(name)
     connection.close()
+
+
+def _running(make: Callable[[], _Server]) -> Iterator[_Server]:
+    """A server for this session; where mutants are tested, one for all sessions of the process."""
+    try:
+        if os.environ.get("TESTS_KEEP_SERVERS"):
+            yield kept(make)
+            return
+        server = make()
+    except ServerNotInstalled as missing:
+        skip_or_fail(missing)
+    with server:
+        yield server
 
 
 def _database(server: PrivatePostgres, template: str | None) -> Iterator[str]:

@@ -148,7 +148,6 @@ class Batch(Generic[T]):
         )
         part.attempts = self.attempts
         part.unclassified_failures = self.unclassified_failures
-        part.failure = self.failure
         part.hold_until = self.hold_until
         part.received_at = self.received_at
         part.progress_at_failure = self.progress_at_failure

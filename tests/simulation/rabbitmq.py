@@ -84,6 +84,8 @@ class FakeChannel:
         self.patience = 0.0
         #: For how long it let deliveries gather before that.
         self.gathered = 0.0
+        #: How many deliveries it could have used.
+        self.wanted = 0
         self._last_tag = 0
         self._acks_on_their_way: list[Message] = []
         rabbit.channels.append(self)
@@ -129,7 +131,7 @@ class FakeChannel:
     def receive(
         self,
         seconds: float,
-        limit: int,  # noqa: ARG002
+        limit: int,
         *,
         gather_seconds: float = 0.0,
     ) -> Sequence[Delivery]:
@@ -137,6 +139,7 @@ class FakeChannel:
         self._require_life()
         self.patience = 0.0 if self.woken or self.arrived else seconds
         self.gathered = gather_seconds
+        self.wanted = limit
         self.woken = False
         arrived, self.arrived = self.arrived, []
         self.received += len(arrived)
@@ -190,6 +193,8 @@ class FakeTransport:
         #: Whether close() finds the time to carry away what waits.
         self.finishes = True
         self.opens = 0
+        #: How long close() was given for that.
+        self.close_seconds: float | None = None
         self._received_before = 0
 
     @property
@@ -229,7 +234,8 @@ class FakeTransport:
         self.waiting.extend(self.written)
         self.written.clear()
 
-    def close(self, seconds: float) -> None:  # noqa: ARG002
+    def close(self, seconds: float) -> None:
+        self.close_seconds = seconds
         if self.finishes:
             self.write_letters()
             self.confirm_letters()

@@ -8,12 +8,15 @@ import signal
 import subprocess
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 
 _GUARDIAN = Path(__file__).with_name("guardian.py")
 _LOG_TAIL_LINES = 20
+# By these a process takes part where coverage or mutants are measured.
+_MEASURES = ("COVERAGE_PROCESS_CONFIG", "COVERAGE_PROCESS_START", "MUTANT_UNDER_TEST")
 
 
 class ServerNotInstalled(Exception):
@@ -45,6 +48,7 @@ class GuardedProcess:
     ) -> None:
         guardian = [sys.executable, "-I", "-S", str(_GUARDIAN)]
         about = [str(os.getpid()), str(int(ending)), str(folder), user]
+        measures = {name: os.environ[name] for name in _MEASURES if name in os.environ}
         self.log = log
         with log.open("ab") as output:
             self._guardian = subprocess.Popen(
@@ -52,7 +56,7 @@ class GuardedProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=output,
-                env=env,
+                env=env and {**measures, **env},
                 start_new_session=True,  # Ctrl-C is for the owner alone
             )
         assert self._guardian.stdout is not None
@@ -113,6 +117,20 @@ class PrivateServer(ABC):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+_Server = TypeVar("_Server", bound=PrivateServer)
+
+
+@cache
+def kept(make: Callable[[], _Server]) -> _Server:
+    """The one server of its kind that this process has; it is closed when the process ends.
+
+    Processes that this one forks may use it, too.
+    """
+    server = make()
+    server.start()
+    return server
 
 
 def process_tree(pid: int) -> list[int]:

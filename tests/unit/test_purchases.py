@@ -175,26 +175,6 @@ class TestTimestamp:
         assert expected == occurred_at
         assert occurred_at.tzinfo is UTC
 
-    @steady
-    @given(st.text(st.characters(codec="utf-8") | st.sampled_from("0123456789TZ:-+."), max_size=40))
-    def test_reading_it_never_raises(self, value: str) -> None:
-        occurred_at = Purchase(SALE, "shopper-1", value).occurred_at
-        assert occurred_at is None or occurred_at.tzinfo is not None
-
-
-class TestEncoding:
-    @steady
-    @given(
-        st.uuids().map(str),
-        st.text(st.characters(codec="utf-8", exclude_categories=["Cc"]), min_size=1, max_size=255),
-        st.none() | st.text(st.characters(codec="utf-8")),
-    )
-    def test_an_encoded_purchase_is_read_back_the_same(
-        self, sale_id: str, user_id: str, timestamp: str | None
-    ) -> None:
-        purchase = Purchase(sale_id, user_id if user_id.strip() else "shopper-1", timestamp)
-        assert purchase == Purchase.parse(purchase.encode())
-
 
 class TestPace:
     def test_the_common_event_takes_the_common_path(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -207,3 +187,23 @@ class TestPace:
         assert outcome(body(saleId="x" * 10_000)) == Reason.FORMAT
         assert before.maxsize is not None
         assert before.currsize == purchases._canonical_sale_id.cache_info().currsize
+
+
+@steady
+@given(st.text(st.characters(codec="utf-8") | st.sampled_from("0123456789TZ:-+."), max_size=40))
+def test_reading_a_timestamp_never_raises(value: str) -> None:
+    occurred_at = Purchase(SALE, "shopper-1", value).occurred_at
+    assert occurred_at is None or occurred_at.tzinfo is not None
+
+
+@steady
+@given(
+    st.uuids().map(str),
+    st.text(st.characters(codec="utf-8", exclude_categories=["Cc"]), min_size=1, max_size=255),
+    st.none() | st.text(st.characters(codec="utf-8")),
+)
+def test_an_encoded_purchase_is_read_back_the_same(
+    sale_id: str, user_id: str, timestamp: str | None
+) -> None:
+    purchase = Purchase(sale_id, user_id if user_id.strip() else "shopper-1", timestamp)
+    assert purchase == Purchase.parse(purchase.encode())

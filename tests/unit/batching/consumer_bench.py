@@ -73,3 +73,11 @@ def started_bench() -> Bench:
     bench.settle()
     assert bench.process.breaker.state is BreakerState.CLOSED
     return bench
+
+
+def lines(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
+    """What the consumer has logged: each event with its cause, or with the queue it is about."""
+    return [
+        (record.message, str(vars(record).get("cause") or vars(record).get("queue")))
+        for record in caplog.records
+    ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from flashsale.batching import (
@@ -41,6 +43,24 @@ def test_each_verdict_has_its_own_consequence(bench: Bench) -> None:
     assert tags(bench.hand_out()) == [3]
 
 
+def test_a_batch_with_a_verdict_for_each_leaves_nothing_to_try_again(bench: Bench) -> None:
+    bench.arrive(2)
+    batch = bench.hand_out()
+    batch.verdicts = [DONE, REFUSED]
+    bench.batcher.conclude(batch)
+
+    assert bench.tally.held == 0
+    assert bench.sizes() == []
+
+
+def test_two_that_fail_again_come_back_one_by_one(bench: Bench) -> None:
+    bench.arrive(2)
+    bench.fail(bench.hand_out(), Failure.TRANSIENT)
+    bench.fail(bench.hand_out(), Failure.TRANSIENT)
+
+    assert bench.sizes() == [1, 1]
+
+
 def test_what_cannot_be_read_becomes_a_dead_letter_and_never_meets_a_worker(bench: Bench) -> None:
     deliveries = [bench.delivery(), bench.delivery(b"unreadable"), bench.delivery()]
     letters = bench.batcher.accept(deliveries)
@@ -54,6 +74,19 @@ def test_what_the_broker_would_lose_in_a_restart_is_counted(bench: Bench) -> Non
     bench.batcher.accept([bench.delivery(), *lost])
 
     assert bench.tally.not_persistent == 2
+
+
+def test_a_dead_letter_says_when_its_event_came_and_how_often_it_was_tried(bench: Bench) -> None:
+    before = time.time()
+    (unread,) = bench.batcher.accept([bench.delivery(b"unreadable")])
+    bench.arrive(1)
+    batch = bench.hand_out()
+    batch.verdicts, batch.received_at = [REFUSED], 1_700_000_000.0
+    (tried,) = bench.batcher.conclude(batch)
+
+    assert unread.attempts == 0
+    assert before <= unread.received_at <= time.time()
+    assert (tried.attempts, tried.received_at) == (1, 1_700_000_000.0)
 
 
 def test_a_delivery_stays_open_until_its_dead_letter_is_confirmed(bench: Bench) -> None:
@@ -158,13 +191,16 @@ def test_a_batch_of_a_lost_channel_touches_nothing_on_the_next(bench: Bench) -> 
     assert bench.acknowledgements() == [Acknowledgement(4, multiple=True)]
 
 
-def test_a_batch_of_a_lost_channel_still_tells_of_an_outage(bench: Bench) -> None:
+def test_a_batch_of_a_lost_channel_still_tells_of_an_outage(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
     bench.arrive(1)
     old = bench.hand_out()
     bench.new_channel()
     bench.fail(old, Failure.SYSTEM)
 
     assert bench.breaker.state is BreakerState.OPEN
+    assert [vars(record)["cause"] for record in caplog.records] == ["system"]
 
 
 def test_batches_of_a_lost_channel_keep_their_workers_busy(bench: Bench) -> None:
@@ -229,3 +265,31 @@ def test_every_delivery_is_counted_after_every_step(bench: Bench) -> None:
     assert counts() == (8, 2, 1, 3, 2)
     bench.new_channel()
     assert counts() == (8, 2, 1, 5, 0)
+
+
+def test_what_is_counted_of_each_batch_adds_up(bench: Bench) -> None:
+    for _ in range(2):
+        bench.arrive(4)
+        batch = bench.hand_out()
+        batch.verdicts, batch.repeats = [DONE, DONE, DONE, None], 2
+        bench.fail(batch, Failure.TRANSIENT, hold_seconds=9.0)
+        bench.arrive(1)
+        bench.succeed(bench.hand_out())
+        bench.batcher.surrender()
+
+    tally = bench.tally
+    assert (tally.batches, tally.held, tally.repeats, tally.returned) == (4, 2, 4, 2)
+
+
+def test_what_comes_too_late_adds_up(bench: Bench) -> None:
+    for _ in range(2):
+        letters = bench.batcher.accept([bench.delivery(b"unreadable")])
+        bench.arrive(1)
+        batch = bench.hand_out()
+        bench.new_channel()
+        bench.succeed(batch)
+        current = bench.batcher.accept([bench.delivery(b"unreadable")])
+        bench.batcher.settle_dead_lettered([*letters, *current])
+
+    assert bench.tally.stale == 4
+    assert bench.tally.dead_lettered == 2

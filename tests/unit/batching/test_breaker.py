@@ -213,12 +213,50 @@ def test_a_start_before_the_system_is_up_says_what_it_waits_for(
 ) -> None:
     probe(breaker, "no such database")
     probe(breaker, "no such database")
-    clock.advance(2.0)
+    clock.advance(2.04)
     close(breaker)
 
     assert [record.message for record in caplog.records] == ["work.waiting", "work.resumed"]
     assert caplog.records[0].cause == "no such database"
     assert caplog.records[1].suspended_seconds == 2.0
+
+
+def test_each_outage_is_told_from_its_beginning(
+    breaker: Breaker, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    for cause in ("no route", "the disk is full"):
+        close(breaker)
+        clock.advance(1.0)
+        breaker.trip(cause)
+        clock.advance(60.0)
+        probe(breaker, cause)
+
+    told = [(record.message, vars(record).get("cause")) for record in caplog.records]
+    assert told == [
+        ("work.suspended", "no route"),
+        ("work.waiting", "no route"),
+        ("work.resumed", None),
+        ("work.suspended", "the disk is full"),
+        ("work.waiting", "the disk is full"),
+    ]
+
+
+def test_the_pauses_between_probes_double(breaker: Breaker, clock: Clock) -> None:
+    for longest in (0.2, 0.4, 0.8):
+        probe(breaker, "no route")
+        assert longest / 2 <= breaker.next_probe_at - clock() <= longest
+
+
+def test_after_an_outage_the_pauses_between_probes_start_over(
+    breaker: Breaker, clock: Clock
+) -> None:
+    for _ in range(10):
+        probe(breaker, "no route")
+    close(breaker)
+    breaker.trip("no route")
+    probe(breaker, "no route")
+
+    assert breaker.next_probe_at - clock() <= 0.2
 
 
 @pytest.mark.parametrize("attempt", [0, 1, 5, 50, 10_000])

@@ -1,4 +1,4 @@
-"""The consumer against a model of RabbitMQ: when it consumes, gives way, reconnects and ends."""
+"""The consumer against a model of RabbitMQ: when it consumes, waits and gives way."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import pytest
 
 from flashsale.batching import BatchingConsumer, Breaker, Limits, Tally
 from tests.simulation.process import HOLD_SECONDS
-from tests.simulation.rabbitmq import FakeTransport, Rabbit
+from tests.simulation.rabbitmq import FakeTransport, Message, Rabbit
 from tests.simulation.store import Fault, Health, decode
 from tests.unit.batching.consumer_bench import Bench, new_bench, started_bench
+from tests.unit.batching.test_intake import Memory
 
 
 @pytest.fixture
@@ -44,6 +45,28 @@ def test_an_event_alone_is_handed_out_in_the_turn_in_which_it_arrives(started: B
     assert started.turn() == 1
 
 
+def test_a_batch_is_a_message_of_its_queue_for_its_actor_with_nothing_else_in_it(
+    started: Bench,
+) -> None:
+    started.rabbit.publish(b"good-1")
+    started.channel.deliver()
+    message = started.process.poll()
+
+    assert message is not None
+    assert (message.queue_name, message.actor_name) == ("purchase", "confirm_purchases")
+    assert (len(message.args), message.kwargs, message.options) == (1, {}, {})
+
+
+def test_each_acknowledgement_is_counted(started: Bench) -> None:
+    before = started.process.tally.acknowledgements
+    for number in range(3):
+        started.rabbit.publish(f"good-{number}".encode())
+        started.settle()
+        started.turn()
+
+    assert started.process.tally.acknowledgements == before + 3
+
+
 def test_a_batch_is_acknowledged_after_its_work_and_not_before(started: Bench) -> None:
     started.rabbit.publish(b"good-1")
     started.turn()
@@ -73,10 +96,17 @@ def test_only_while_batches_are_at_work_may_deliveries_gather(started: Bench) ->
     started.turn()
     started.turn()
     assert 0.0 < started.channel.gathered <= 0.01
+    assert started.channel.gathered + started.channel.patience == pytest.approx(1.0)
 
     started.work()
     started.turn()
     assert started.channel.gathered == 0.0
+
+
+def test_it_asks_for_as_many_as_the_next_batch_can_take(started: Bench) -> None:
+    started.turn()
+
+    assert started.channel.wanted == started.process.limits.batch_size
 
 
 def test_a_batch_handed_back_ends_the_wait(started: Bench) -> None:
@@ -115,6 +145,29 @@ def test_a_dead_letter_is_acknowledged_once_it_is_confirmed(started: Bench) -> N
     assert started.rabbit.unacknowledged == 0
 
 
+def test_what_comes_again_runs_under_the_watch_that_it_was_given() -> None:
+    rabbit, memory = Rabbit(), Memory()
+    consumer = BatchingConsumer(
+        FakeTransport(rabbit, 10),
+        decode,
+        queue_name="purchase",
+        actor_name="confirm_purchases",
+        breaker=Breaker(clock=time.monotonic),
+        tally=Tally(),
+        limits=Limits(),
+        suspicion=memory,
+    )
+    probe = next(consumer)
+    assert probe is not None
+    consumer.ack(probe)
+    next(consumer)
+    rabbit.requeue([Message(1, b"good-1")])
+    rabbit.channels[0].deliver()
+    next(consumer)
+
+    assert memory.counts == {b"good-1": 1}
+
+
 # Outages
 
 
@@ -149,6 +202,19 @@ def test_work_is_resumed_by_itself(started: Bench) -> None:
     assert not started.rabbit.dead_letters
 
 
+def test_the_wait_ends_when_a_probe_is_due(started: Bench) -> None:
+    started.store.health = Health.DOWN
+    started.rabbit.publish(b"good-1")
+    started.turn()
+    started.work()
+    started.turn()
+    started.turn()
+
+    assert 0.0 < started.channel.patience <= 0.2
+    started.clock.advance(started.channel.patience)
+    assert started.turn() == 0
+
+
 def test_the_wait_ends_when_the_hold_does(started: Bench) -> None:
     """A probe that is on its way for long must not keep the deliveries from other workers."""
     started.store.health = Health.DOWN
@@ -175,102 +241,3 @@ def test_a_channel_opened_in_an_outage_consumes_nothing(started: Bench) -> None:
 
     assert started.channel.is_open
     assert not started.channel.consuming
-
-
-# The end
-
-
-def test_a_drain_gives_back_what_no_worker_has_begun(started: Bench) -> None:
-    for number in range(4):
-        started.rabbit.publish(f"good-{number}".encode())
-        started.turn()
-        started.clock.advance(Limits().collect_seconds)
-    assert started.rabbit.unacknowledged == 4
-    assert len(started.process.batches()) == 2
-
-    started.process.drain()
-    assert started.turn() is None
-    assert started.rabbit.unacknowledged == 2
-    assert not started.channel.consuming
-
-
-def test_a_drain_settles_what_is_under_way(started: Bench) -> None:
-    started.rabbit.publish(b"good-1")
-    started.turn()
-    started.process.drain()
-    started.turn()
-    started.work()
-    started.turn()
-
-    assert started.rabbit.unacknowledged == 0
-    assert not started.rabbit.ready
-
-
-def test_what_fails_in_a_drain_goes_back_at_once(started: Bench) -> None:
-    started.rabbit.publish(b"good-1")
-    started.turn()
-    started.process.drain()
-    started.work(Fault.BEFORE_COMMIT)
-    started.turn()
-
-    assert [message.body for message in started.rabbit.ready] == [b"good-1"]
-
-
-def test_closing_acknowledges_what_was_done_last(started: Bench) -> None:
-    started.rabbit.publish(b"good-1", b"refused-2", b"unreadable-3")
-    started.turn()
-    started.work()
-    started.turn()
-    started.process.close()
-
-    assert not started.rabbit.ready, "the dead letters were confirmed in the last moment"
-    assert started.process.tally.is_conserved
-    assert started.process.tally.open == 0
-
-
-def test_closing_leaves_dead_letters_without_a_confirm_to_come_again(started: Bench) -> None:
-    started.rabbit.publish(b"unreadable-1")
-    started.turn()
-    started.process.transport.finishes = False
-    started.process.close()
-
-    assert [message.body for message in started.rabbit.ready] == [b"unreadable-1"]
-    assert not started.channel.is_open
-    assert started.process.tally.open == 0
-
-
-def test_closing_survives_a_broker_that_is_gone(started: Bench) -> None:
-    started.rabbit.publish(b"good-1")
-    started.turn()
-    started.work()
-    started.rabbit.go_down()
-    started.process.close()
-
-    assert [message.body for message in started.rabbit.ready] == [b"good-1"]
-
-
-def test_a_drain_opens_no_channel_any_more(started: Bench) -> None:
-    started.channel.cut()
-    started.process.drain()
-    for _ in range(5):
-        started.turn()
-
-    assert started.process.transport.opens == 1
-
-
-def test_a_drain_without_a_broker_does_not_spin() -> None:
-    """In real time, with the consumer's own wait, which a drain interrupts."""
-    consumer = BatchingConsumer(
-        FakeTransport(Rabbit(is_up=False), 10),
-        decode,
-        queue_name="purchase",
-        actor_name="confirm_purchases",
-        breaker=Breaker(clock=time.monotonic),
-        tally=Tally(),
-        limits=Limits(),
-    )
-    consumer.drain()
-    before = time.monotonic()
-    next(consumer)
-
-    assert time.monotonic() - before >= 0.04

@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from tests.unit.batching.consumer_bench import Bench, started_bench
+from tests.unit.batching.consumer_bench import Bench, lines, new_bench, started_bench
 
 
 @pytest.fixture
@@ -36,6 +36,7 @@ def test_an_unreachable_broker_is_tried_ever_less_often_up_to_a_limit(started: B
 
     waits = started.process.waits
     assert waits[0] <= 0.2
+    assert waits[2] <= 0.8, "each at most twice the one before"
     assert min(waits[10:]) >= 1.5
     assert max(waits) <= 3.0
     assert started.process.tally.failed_channels == 29  # the first turn lost the connection
@@ -77,10 +78,10 @@ def test_a_cause_is_logged_once_and_not_for_each_attempt(
     started.rabbit.is_up = True
     started.turn()
 
-    assert [record.message for record in caplog.records] == [
-        "broker.connection_lost",
-        "broker.unreachable",
-        "broker.connected",
+    assert lines(caplog) == [
+        ("broker.connection_lost", "the connection ended"),
+        ("broker.unreachable", "RabbitMQ cannot be reached"),
+        ("broker.connected", "purchase"),
     ]
 
 
@@ -108,6 +109,14 @@ def test_a_worker_counts_as_free_again_while_the_broker_is_away(started: Bench) 
     started.turn()
 
     assert started.process.consumer.stuck_seconds() == 0.0
+
+
+def test_a_consumer_that_was_never_turned_shows() -> None:
+    fresh = new_bench()
+    fresh.clock.advance(600.0)
+
+    assert fresh.process.consumer.stuck_seconds() == 600.0
+    assert not fresh.process.consumer.is_consuming
 
 
 def test_a_worker_that_never_returns_shows(started: Bench) -> None:

@@ -279,15 +279,19 @@ def test_what_is_given_up_is_told_with_its_cause_and_is_not_held(
     retries: HeldRetries, caplog: pytest.LogCaptureFixture
 ) -> None:
     batches = [
-        fail(retries, batch_of(1), *[Failure.UNCLASSIFIED] * (ATTEMPTS - 1)) for _ in range(2)
+        fail(retries, batch_of(1), *[Failure.UNCLASSIFIED] * (ATTEMPTS - 1)) for _ in range(3)
     ]
     told(caplog)
 
-    for batch in batches:
-        assert fail(retries, batch, Failure.UNCLASSIFIED).verdicts == [GIVEN_UP]
+    for batch, cause in zip(batches, ("a failure", "a failure", "another"), strict=True):
+        succeed(retries)
+        last = batch.rest()
+        process(retries, last, Failure.UNCLASSIFIED, cause)
+        assert last.verdicts == [GIVEN_UP]
 
     assert told(caplog, "cause") == [
-        (logging.ERROR, "deliveries.given_up", "a failure: unclassified")
+        (logging.ERROR, "deliveries.given_up", "a failure: unclassified"),
+        (logging.ERROR, "deliveries.given_up", "another: unclassified"),
     ]
 
 

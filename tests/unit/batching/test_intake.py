@@ -67,6 +67,16 @@ def test_first_deliveries_are_trusted_and_leave_no_note() -> None:
     assert not memory.counts
 
 
+def test_all_that_wait_are_counted_whatever_is_known_of_them() -> None:
+    memory = Memory()
+    memory.counts[b"body-3"] = 1
+    intake: Intake[int] = Intake(memory, Tally())
+    for delivery in (Delivery(1, b"first"), again(2), again(3)):
+        intake.add(delivery.tag, delivery)
+
+    assert len(intake) == 3
+
+
 def test_deliveries_that_come_again_are_counted() -> None:
     tally = Tally()
     intake: Intake[int] = Intake(Memory(), tally)
@@ -160,7 +170,7 @@ def batcher_of(memory: Memory) -> Batcher[bytes]:
     return Batcher(
         lambda body: body,
         breaker=breaker,
-        limits=Limits(fill_factor=0.0),
+        limits=Limits(fill_factor=0.0, collect_seconds=0.0),
         tally=Tally(),
         clock=clock,
         suspicion=memory,
