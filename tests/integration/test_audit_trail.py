@@ -16,7 +16,7 @@ from flashsale.ids import new_order_ids
 from flashsale.orders import OrderBook
 from flashsale.purchases import Purchase
 from tests.support.postgres import PrivatePostgres
-from tests.support.stores import Store, purchases_of
+from tests.support.stores import Store, before_each_statement, purchases_of
 from tests.support.waiting import wait_until
 
 NO_SALE = "00000000-0000-4000-8000-000000000000"
@@ -163,6 +163,22 @@ def test_a_value_that_the_driver_cannot_send_does_not_hold_the_others_back(
 
     assert trail.flush() == 2
     assert [row.user_id for row in postgres_store.trail()] == ["a", "c"]
+
+
+def test_the_server_is_asked_once_more_only_for_rows_that_it_had_already(
+    postgres_store: Store,
+) -> None:
+    """Those may be of a commit that is not replicated yet."""
+    old, *new = confirmed(postgres_store.add_sale(), "old", "a", "b")
+
+    told = []
+    for events in ([old], new, [old]):
+        statements: list[int] = []
+        with before_each_statement(postgres_store.database, statements.append):
+            write_events(postgres_store.database, events)
+        told.append(len(statements))
+
+    assert told == [1, 1, 2]
 
 
 def test_two_workers_that_write_the_same_rows_do_not_deadlock(store: Store) -> None:

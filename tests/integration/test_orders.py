@@ -156,6 +156,31 @@ def test_a_purchase_that_the_database_names_costs_two_statements(postgres_store:
     assert len(statements) <= 1 + 2 * (BATCH // 10) + BATCH // 64
 
 
+def test_good_purchases_are_not_sent_again_for_each_that_the_database_names(
+    postgres_store: Store,
+) -> None:
+    """Those before the first of them are known to be good, in whatever order they came."""
+    sale_id = postgres_store.add_sale()
+    bad = [f"bad-{number}" for number in range(10)]
+    good = [f"a-{number:02}" for number in range(100)]
+    postgres_store.forbid_bad_users()
+    # A sequence keeps count of what is rolled back, too.
+    postgres_store.execute("CREATE SEQUENCE rows_taken")
+    postgres_store.execute(
+        "CREATE FUNCTION count_row() RETURNS trigger LANGUAGE plpgsql AS"
+        " 'BEGIN PERFORM nextval(''rows_taken''); RETURN new; END'"
+    )
+    postgres_store.execute(
+        "CREATE TRIGGER count_row BEFORE INSERT ON orders FOR EACH ROW EXECUTE FUNCTION count_row()"
+    )
+
+    postgres_store.confirm(purchases_of(sale_id, *good, *reversed(bad)))
+
+    assert postgres_store.users() == good
+    ((rows_taken,),) = postgres_store.execute("SELECT last_value FROM rows_taken")
+    assert rows_taken == 2 * 100 + 10
+
+
 def test_bad_purchases_and_unknown_sales_among_them_do_not_multiply(store: Store) -> None:
     sale_id = store.add_sale()
     purchases = numbered_purchases(sale_id, BATCH)

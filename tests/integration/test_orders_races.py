@@ -41,10 +41,11 @@ def test_a_sale_that_begins_while_its_purchase_is_written_makes_no_duplicate_of_
     purchases = [Purchase(NO_SALE, "early")]
     with (
         before_each_statement(store.database, begin_the_sale),
-        pytest.raises(TransientFault),
+        pytest.raises(TransientFault) as caught,
     ):
         OrderBook(store.database).confirm(purchases, outcomes)
 
+    assert str(caught.value) == "a sale or an order changed while it was written"
     assert outcomes == [None]
     (outcome,) = store.confirm(purchases)
     assert isinstance(outcome, Confirmed)

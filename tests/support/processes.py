@@ -16,7 +16,7 @@ from typing import Self, TypeVar
 _GUARDIAN = Path(__file__).with_name("guardian.py")
 _LOG_TAIL_LINES = 20
 # By these a process takes part where coverage or mutants are measured.
-_MEASURES = ("COVERAGE_PROCESS_CONFIG", "COVERAGE_PROCESS_START", "MUTANT_UNDER_TEST")
+_MEASURES = ("COVERAGE_FILE", "COVERAGE_PROCESS_CONFIG", "MUTANT_UNDER_TEST")
 
 
 class ServerNotInstalled(Exception):

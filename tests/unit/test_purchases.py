@@ -35,6 +35,10 @@ class TestAccepted:
     def test_an_event_is_encoded_exactly_as_the_api_sends_it(self) -> None:
         assert Purchase(SALE, "shopper-1", TIME).encode() == COMMON
 
+    def test_a_sale_id_in_upper_case_is_read_in_lower_case_and_the_rest_as_sent(self) -> None:
+        for event in (body(saleId=SALE.upper()), body(saleId=SALE.upper(), v=2)):
+            assert Purchase(SALE, "shopper-1", TIME) == Purchase.parse(event)
+
     @pytest.mark.parametrize(("data", "user_id"), ACCEPTED.values(), ids=ACCEPTED)
     def test_a_good_event_is_read_whatever_stands_around_it(
         self, data: bytes, user_id: str
@@ -73,6 +77,43 @@ class TestRefused:
     @pytest.mark.parametrize(("data", "reason"), REFUSED.values(), ids=REFUSED)
     def test_a_bad_event_is_refused_with_its_reason(self, data: bytes, reason: Reason) -> None:
         assert reason == outcome(data)
+
+    @pytest.mark.parametrize(
+        ("data", "refusal"),
+        [
+            (b"x" * 65_537, "too_large: the body has 65537 bytes, 65536 are allowed"),
+            (b'{"x":"\xff"}', "encoding: the body is not UTF-8 from byte 6 on"),
+            *(
+                (
+                    COMMON.decode().encode(codec),
+                    "encoding: the body is not plain UTF-8: a byte order mark, UTF-16 or UTF-32",
+                )
+                for codec in ("utf-8-sig", "utf-16-le", "utf-32-be")
+            ),
+            (b"nul", "json: the body is not one JSON document, from character 0 on"),
+            # A zero byte behind the fourth is a mistake, and no sign of another encoding.
+            (b"null\0", "json: the body is not one JSON document, from character 4 on"),
+            (b"[" * 60_000, "json: the document nests too deep"),
+            (raw(rest=',"x":-1e999'), "json: a number is too large"),
+            (raw(rest=',"x":NaN'), "json: NaN and Infinity are not JSON"),
+            (raw(rest=',"x":1,"x":1'), "duplicate_key: an object names a key twice"),
+            (b"[]", "type: the document is not an object"),
+            (body(saleId=1), "type: saleId is not a string"),
+            (body(userId=1), "type: userId is not a string"),
+            (body(saleId=None), "missing: saleId is missing"),
+            (body(userId=None), "missing: userId is missing"),
+            (body(saleId="sale_1"), "format: saleId is not a UUID of 36 characters"),
+            (body(userId="a" * 256), "length: userId has more than 255 characters"),
+            (body(userId=" "), "text: userId is blank"),
+            (body(userId="a\x7f"), "text: userId holds a control character"),
+            (raw(user_id=r'"\ud800"'), "text: userId holds half of a surrogate pair"),
+        ],
+    )
+    def test_a_refusal_says_in_words_what_is_wrong(self, data: bytes, refusal: str) -> None:
+        with pytest.raises(EventRefused) as caught:
+            Purchase.parse(data)
+        assert str(caught.value) == refusal
+        assert refusal == f"{caught.value.reason}: {caught.value.explanation}"
 
     def test_the_same_key_twice_is_refused_where_the_quotes_are_those_of_a_good_event(self) -> None:
         """Twelve quotes and two different keys: the count alone proves nothing."""
