@@ -9,13 +9,12 @@ import sys
 
 import dramatiq
 
+from flashsale import exit_codes
 from flashsale.errors import SettingsError
 from flashsale.logs import quieten_libraries
 from flashsale.process import ProcessLifecycle
 from flashsale.settings import Settings
 from flashsale.worker import PurchaseWorker
-
-_EXIT_USAGE = 2
 
 quieten_libraries()
 try:
@@ -24,7 +23,7 @@ try:
 except SettingsError as error:
     # Not an ImportError for Dramatiq to print a traceback of: the operator needs these lines only.
     sys.stderr.write(f"flashsale cannot start, its environment is wrong:\n{error}\n")
-    sys.exit(_EXIT_USAGE)
+    sys.exit(exit_codes.USAGE)
 
 # Middleware added first is the last to hear of a shutdown's end: it logs to the very last line.
 worker.broker.middleware.insert(0, ProcessLifecycle(settings, worker.report))

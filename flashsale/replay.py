@@ -21,6 +21,7 @@ import dramatiq
 from dramatiq.broker import Broker
 from dramatiq.middleware import Middleware
 
+from flashsale import exit_codes
 from flashsale.dead_letters import running
 from flashsale.dead_letters.choice import Choice
 from flashsale.dead_letters.editing import Edit
@@ -36,10 +37,6 @@ from flashsale.settings import Settings
 
 log = logging.getLogger(__name__)
 
-_EXIT_FAILURE = 1
-_EXIT_USAGE = 2
-_EXIT_BROKER = 3
-_EXIT_PARTIAL = 5
 _STOP_SECONDS = 15.0
 _NAME = "flashsale replay"
 
@@ -47,7 +44,7 @@ _NAME = "flashsale replay"
 class OneShotBroker(Broker):
     """A broker without queues, for a worker that does one thing and ends with :attr:`code`."""
 
-    code = _EXIT_FAILURE  # where the work did not stop in time
+    code = exit_codes.FAILURE  # where the work did not stop in time
 
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 30000) -> Never:  # noqa: ARG002
         raise TypeError("a replay consumes by itself")
@@ -116,10 +113,10 @@ def _exit_code_of(work: Callable[[], int]) -> int:
         return work()
     except FlashsaleError as error:
         log.error("replay.failed", extra={"cause": str(error)})  # noqa: TRY400
-        return _EXIT_BROKER if isinstance(error, BrokerError) else _EXIT_FAILURE
+        return exit_codes.BROKER if isinstance(error, BrokerError) else exit_codes.FAILURE
     except Exception as error:  # noqa: BLE001  # its text may hold an event's values
         log.error("replay.failed", extra={"cause": type(error).__name__})  # noqa: TRY400
-        return _EXIT_FAILURE
+        return exit_codes.FAILURE
 
 
 def replay_all(records: Records, settings: Settings, stop: threading.Event) -> int:
@@ -182,7 +179,7 @@ def _replay_from(
         on_wait=on_wait,
         stop=stop,
     )
-    return 0 if outcome.is_complete else _EXIT_PARTIAL
+    return 0 if outcome.is_complete else exit_codes.PARTIAL
 
 
 def _nothing(_: Any) -> None:
@@ -194,7 +191,7 @@ try:
     settings = Settings.from_env()
 except SettingsError as error:
     sys.stderr.write(f"flashsale cannot start, its environment is wrong:\n{error}\n")
-    sys.exit(_EXIT_USAGE)
+    sys.exit(exit_codes.USAGE)
 
 broker = OneShotBroker(middleware=[])
 broker.add_middleware(ReplayOnce(broker, settings))

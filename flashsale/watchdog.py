@@ -11,10 +11,10 @@ import os
 import threading
 from collections.abc import Callable, Mapping
 
+from flashsale import exit_codes
+
 log = logging.getLogger(__name__)
 
-EXIT_STUCK = 70  # EX_SOFTWARE of sysexits.h
-EXIT_ABANDONED = 1
 
 _CHECK_SECONDS = 1.0
 _LAST_LINE_SECONDS = 0.25
@@ -26,7 +26,7 @@ class Watchdog:
 
     `symptom` returns why the process cannot go on, or None; that it fails is a symptom as well. It
     runs on the watchdog's thread, and `end` is what is called then: ``os._exit`` with
-    :data:`EXIT_STUCK` by default.
+    STUCK of :mod:`flashsale.exit_codes` by default.
 
     To stop is harmless when repeated, or before a start.
     """
@@ -52,7 +52,7 @@ class Watchdog:
             if symptom is not None and not self._stopping.is_set():
                 log.critical("worker.stuck", extra={"cause": symptom})
                 self._stopping.wait(_LAST_LINE_SECONDS)  # for the line to get out
-                self._end(EXIT_STUCK)
+                self._end(exit_codes.STUCK)
                 return
 
     def _ask(self) -> str | None:
@@ -101,7 +101,7 @@ class Backstop:
         speaker.start()
         speaker.join(_LAST_WORDS_SECONDS)
         self._stopped.wait(_LAST_LINE_SECONDS)  # for the line to get out
-        self._end(EXIT_ABANDONED)
+        self._end(exit_codes.FAILURE)
 
     def _fields(self) -> Mapping[str, object]:
         try:

@@ -15,6 +15,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from dramatiq.broker import Broker
 from dramatiq.middleware import Middleware
 
+from flashsale import exit_codes
 from flashsale.audit import AuditTrail
 from flashsale.batching import (
     BatchingConsumer,
@@ -61,7 +62,6 @@ _BACKSTOP_GRACE_SECONDS = 0.5
 # A turn of the consumer that RabbitMQ keeps waiting everywhere stays below it.
 _STUCK_SECONDS = 30.0
 _STATEMENTS_OF_A_BATCH = 3  # the insert, what became of the others, and one more
-_EXIT_FAILURE = 1
 _LAST_LINE_SECONDS = 0.25
 
 
@@ -329,7 +329,7 @@ class _Lifecycle(Middleware):
             log.critical("worker.start_failed", extra={"cause": f"{type(error).__name__}: {error}"})
             self._worker.stop()
             time.sleep(_LAST_LINE_SECONDS)  # for the lines to get out
-            sys.exit(_EXIT_FAILURE)
+            sys.exit(exit_codes.FAILURE)
 
     def before_worker_shutdown(self, broker: Broker, worker: dramatiq.Worker) -> None:  # noqa: ARG002
         self._worker.drain()

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import click
 
-from flashsale.cli import exits
+from flashsale import exit_codes
 from flashsale.cli.shared import DatabaseUrl, Number
 from flashsale.database import close_database, open_database
 from flashsale.reconcile import Reconciler
@@ -66,14 +66,14 @@ def reconcile(dry_run: bool, grace: float, as_json: bool, given: DatabaseAddress
             " `flashsale verify` shows what is still missing",
             err=True,
         )
-        return exits.PARTIAL
+        return exit_codes.PARTIAL
     if as_json:
         click.echo(json.dumps({"missing": missing} if dry_run else {"written": written}))
     elif dry_run:
         click.echo(f"{missing:,} rows are missing")
     else:
         click.echo(f"{written:,} rows written")
-    return exits.OK
+    return exit_codes.OK
 
 
 def _run(reconciler: Reconciler, settling: timedelta) -> int | None:

@@ -10,8 +10,8 @@ from typing import IO, Any
 
 import click
 
+from flashsale import exit_codes
 from flashsale.brokers.publishing import ConfirmingPublisher, Outgoing
-from flashsale.cli import exits
 from flashsale.cli.dead_letters_change import discard, retry
 from flashsale.cli.dead_letters_shared import (
     Wanted,
@@ -95,7 +95,7 @@ def list_(choice: Choice, limit: int, as_json: bool, quorum: bool) -> int:
         shown = min(matching, limit or matching)
         rest = f"; {shown:,} shown, --limit 0 shows all" if shown < matching else ""
         click.echo(f"{matching:,} of {seen:,} dead letters match{rest}", err=True)
-    return exits.OK
+    return exit_codes.OK
 
 
 @dead_letters.command()
@@ -120,7 +120,7 @@ def groups(choice: Choice, by_sale: bool, as_json: bool, quorum: bool) -> int:
         show_groups(largest_first)
     else:
         click.echo(f"none of {seen:,} dead letters matches", err=True)
-    return exits.OK
+    return exit_codes.OK
 
 
 @dead_letters.command()
@@ -155,7 +155,7 @@ def show(id: str, as_json: bool, quorum: bool) -> int:  # noqa: A002  # click na
         click.echo("\n\n".join(_whole(letter) for letter in found[:_MOST_SHOWN]))
     if len(found) > _MOST_SHOWN:
         click.echo(f"more letters begin so; these are the first {_MOST_SHOWN}", err=True)
-    return exits.OK
+    return exit_codes.OK
 
 
 @dead_letters.command()
@@ -192,7 +192,7 @@ def export(choice: Choice, output: Path | None, quorum: bool) -> int:
             except OSError as error:
                 raise click.FileError(str(output), error.strerror) from None
     click.echo(f"{count:,} dead letters exported", err=True)
-    return exits.OK
+    return exit_codes.OK
 
 
 @dead_letters.command("import")
@@ -235,7 +235,7 @@ def import_(file: IO[bytes], as_json: bool) -> int:
             click.echo(json.dumps({"imported": publisher.confirmed, "refused": refused}))
         told = f"{publisher.confirmed:,} dead letters imported and confirmed"
         click.echo(f"{told}; lines refused: {refused:,}" if refused else told, err=True)
-    return exits.PARTIAL if refused else exits.OK
+    return exit_codes.PARTIAL if refused else exit_codes.OK
 
 
 dead_letters.add_command(retry)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import click
 
-from flashsale.cli import exits
+from flashsale import exit_codes
 from flashsale.cli.dead_letters_plan import (
     Answers,
     confirmed_plan,
@@ -240,10 +240,10 @@ def _run(
         ):
             run(queue, outcome, show, stop)
     if outcome.stopped and stop.is_set():
-        return exits.INTERRUPTED
+        return exit_codes.INTERRUPTED
     if plan.begun:
         outcome.missing = 0  # gone by the run before, as far as anybody can tell
-    return exits.OK if outcome.is_complete else exits.PARTIAL
+    return exit_codes.OK if outcome.is_complete else exit_codes.PARTIAL
 
 
 def _pairs(keys: tuple[str, ...]) -> dict[str, str]:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import click
 
-from flashsale.cli import exits
+from flashsale import exit_codes
 from flashsale.cli.dead_letters_shared import looking, open_queue, show_groups
 from flashsale.dead_letters.choice import Choice
 from flashsale.dead_letters.editing import Edit
@@ -70,7 +70,7 @@ def confirmed_plan(
     if not count:
         if answers.as_json:
             click.echo(json.dumps(_found(None, selection)))
-        return exits.PARTIAL if selection.left_out and not answers.dry_run else exits.OK
+        return exit_codes.PARTIAL if selection.left_out and not answers.dry_run else exit_codes.OK
     plan = records.save_plan(
         what,
         settings.dead_letter_queue,
@@ -82,7 +82,7 @@ def confirmed_plan(
         if answers.as_json:
             click.echo(json.dumps(_found(plan, selection)))
         click.echo(f"nothing was changed; to {what} these: {_command(plan)}", err=True)
-        return exits.OK
+        return exit_codes.OK
     if answers.expect is None and answers.ask_over is not None and count > answers.ask_over:
         _ask(what, count)
     return plan

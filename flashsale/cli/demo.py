@@ -18,8 +18,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from flashsale import exit_codes
 from flashsale.accounting import Line
-from flashsale.cli import exits
 from flashsale.cli.shared import DatabaseUrl, Number, progress_bar
 from flashsale.demonstration import Demonstration, Mix, Outcome
 from flashsale.logs import configure_command
@@ -132,8 +132,8 @@ def demo(
     if given:
         click.echo(_remains(address, demonstration.sale_id), err=True)
     if interrupted.is_set():
-        return exits.INTERRUPTED
-    return exits.OK if outcome.is_accounted_for else exits.FAILURE
+        return exit_codes.INTERRUPTED
+    return exit_codes.OK if outcome.is_accounted_for else exit_codes.FAILURE
 
 
 def _temporary(stack: ExitStack) -> DatabaseAddress:

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from flashsale import exit_codes
 from flashsale.cli import exits
 from flashsale.doctor import Examination, Finding, Level, examine
 from flashsale.errors import SettingsError
@@ -76,7 +77,7 @@ def doctor(processes: int | None, management: tuple[str, int] | None, as_json: b
         if not as_json:
             raise
         _show_json([Finding("environment", Level.FAIL, each) for each in error.problems])
-        return exits.USAGE
+        return exit_codes.USAGE
     examination = examine(settings, os.environ, processes=processes, management=management)
     if as_json:
         _show_json(examination.findings)
@@ -92,7 +93,7 @@ def _code(examination: Examination) -> int:
     for error in examination.errors:
         return exits.code_for(error)
     failed = any(finding.level is Level.FAIL for finding in examination.findings)
-    return exits.FAILURE if failed else exits.OK
+    return exit_codes.FAILURE if failed else exit_codes.OK
 
 
 def _show_json(findings: Sequence[Finding]) -> None:

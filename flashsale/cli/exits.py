@@ -1,4 +1,4 @@
-"""How a command ends: the exit codes, and the one place that turns an error into one."""
+"""How a command ends: the one place that turns what has happened into an exit code."""
 
 from __future__ import annotations
 
@@ -10,16 +10,9 @@ from collections.abc import Sequence
 
 import click
 
+from flashsale import exit_codes
 from flashsale.errors import BrokerError, FlashsaleError, SettingsError, StoreError
 from flashsale.redaction import without_credentials
-
-OK = 0
-FAILURE = 1
-USAGE = 2
-BROKER = 3
-DATABASE = 4
-PARTIAL = 5
-INTERRUPTED = 130
 
 
 def run(command: click.Command, arguments: Sequence[str] | None = None) -> int:
@@ -39,21 +32,21 @@ def run(command: click.Command, arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     except click.Abort:  # Ctrl-C, or nobody there to answer a question
         click.echo("interrupted", err=True)
-        return INTERRUPTED
+        return exit_codes.INTERRUPTED
     except BrokenPipeError:
         _drop_the_rest()  # the reader has left
-        return FAILURE
+        return exit_codes.FAILURE
     except OSError as error:
         # Of a file or a disk: the servers' own are FlashsaleErrors.
         where = f"{error.filename}: " if error.filename else ""
         click.echo(f"error: {where}{error.strerror or error}", err=True)
         _drop_the_rest()
-        return FAILURE
+        return exit_codes.FAILURE
     except FlashsaleError as error:
         for line in str(error).splitlines():
             click.echo(f"error: {line}", err=True)
         return code_for(error)
-    return code if isinstance(code, int) else OK
+    return code if isinstance(code, int) else exit_codes.OK
 
 
 def _drop_the_rest() -> None:
@@ -65,9 +58,9 @@ def _drop_the_rest() -> None:
 def code_for(error: FlashsaleError) -> int:
     """The exit code that says which part the operator has to look at."""
     if isinstance(error, SettingsError):
-        return USAGE
+        return exit_codes.USAGE
     if isinstance(error, BrokerError):
-        return BROKER
+        return exit_codes.BROKER
     if isinstance(error, StoreError):
-        return DATABASE
-    return FAILURE
+        return exit_codes.DATABASE
+    return exit_codes.FAILURE

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from flashsale.cli import exits
+from flashsale import exit_codes
 from flashsale.health import why_not_alive, why_not_ready
 from flashsale.reports import read_reports, running_workers
 from flashsale.settings import Settings
@@ -30,4 +30,4 @@ def health(asked: str) -> int:
     reports = [report for worker in workers for report in read_reports(worker)]
     causes = why_not_ready(reports) if asked == "ready" else why_not_alive(reports)
     click.echo("; ".join(causes) or "ok")
-    return exits.FAILURE if causes else exits.OK
+    return exit_codes.FAILURE if causes else exit_codes.OK

@@ -7,8 +7,7 @@ import json
 import click
 import peewee
 
-from flashsale import migration
-from flashsale.cli import exits
+from flashsale import exit_codes, migration
 from flashsale.cli.shared import DatabaseUrl
 from flashsale.database import close_database, open_database
 from flashsale.settings import Settings
@@ -75,7 +74,7 @@ def _show_status(database: peewee.Database, as_json: bool) -> int:
             click.echo(f"{'applied' if state.applied else 'missing'}  {state.name}")
     if not all(state.applied for state in states):
         click.echo("run `flashsale migrate` to apply what is missing", err=True)
-    return exits.OK
+    return exit_codes.OK
 
 
 def _apply(database: peewee.Database, fake: bool, as_json: bool) -> int:
@@ -84,16 +83,16 @@ def _apply(database: peewee.Database, fake: bool, as_json: bool) -> int:
     if not done:
         count = len(migration.status(database))
         click.echo(f"nothing to do: {count} migrations were applied already", err=True)
-    return exits.OK
+    return exit_codes.OK
 
 
 def _roll_back(database: peewee.Database, name: str, as_json: bool, yes: bool) -> int:
     question = f"Undo the migrations down to {name} and drop their tables? (--yes does not ask)"
     if not yes and not click.confirm(question, err=True):
         click.echo("nothing was changed", err=True)
-        return exits.FAILURE
+        return exit_codes.FAILURE
     _report("rolled_back", migration.roll_back(database, name), as_json)
-    return exits.OK
+    return exit_codes.OK
 
 
 def _report(what: str, names: list[str], as_json: bool) -> None:

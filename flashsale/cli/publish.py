@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 import click
 
-from flashsale.cli import exits
+from flashsale import exit_codes
 from flashsale.cli.shared import Number, progress_bar
 from flashsale.client import PurchasePublisher, encode_checked, timestamp_now
 from flashsale.errors import BrokerError, EventRefused, PublishUnconfirmed
@@ -106,7 +106,7 @@ def publish(
         groups = grouped(events, min(_GROUP_SIZE, max(1, size)))
 
     publisher = PurchasePublisher(settings=settings, name="flashsale publish")
-    started, code = time.monotonic(), exits.OK
+    started, code = time.monotonic(), exit_codes.OK
     try:
         with publisher, progress_bar("publishing", count) as show:
             publisher.ensure_topology()
@@ -117,11 +117,11 @@ def publish(
                     publish_group(publisher, group, nodes=len(settings.broker_urls))
                 show(publisher.confirmed)
     except KeyboardInterrupt:
-        code = exits.INTERRUPTED
+        code = exit_codes.INTERRUPTED
     finally:
         # Also where an error passes by: what is confirmed, is.
         _report(publisher.confirmed, refusals.count, time.monotonic() - started, as_json)
-    return code or (exits.PARTIAL if refusals.count else exits.OK)
+    return code or (exit_codes.PARTIAL if refusals.count else exit_codes.OK)
 
 
 def _settings(queues: str | None) -> Settings:

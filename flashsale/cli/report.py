@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from flashsale.cli import exits
+from flashsale import exit_codes
 from flashsale.cli.dead_letters_shared import looking, open_queue
 from flashsale.cli.shared import DatabaseUrl, SaleId, progress_bar
 from flashsale.database import close_database, open_database
@@ -50,7 +50,7 @@ def report(sale: str, output: Path, given: DatabaseAddress | None) -> int:
         click.echo(
             f"error: {missing.name} is not installed: pip install 'flashsale[report]'", err=True
         )
-        return exits.USAGE
+        return exit_codes.USAGE
     settings = Settings.from_env()
     if not output.absolute().parent.is_dir():  # before the reading, which may take minutes
         raise click.FileError(str(output), "there is no such folder")
@@ -77,7 +77,7 @@ def report(sale: str, output: Path, given: DatabaseAddress | None) -> int:
     )
     output.write_text(page, encoding="utf-8")
     click.echo(f"{output}: {figures.orders:,} orders, {len(page) // 1024:,} KiB", err=True)
-    return exits.OK
+    return exit_codes.OK
 
 
 def _dead_letters(settings: Settings, sale_id: str) -> tuple[Counter[str], str | None]:

@@ -7,6 +7,7 @@ import json
 import click
 from rich.console import Console
 
+from flashsale import exit_codes
 from flashsale.cli import exits
 from flashsale.cli.status_view import view
 from flashsale.settings import Settings
@@ -43,4 +44,4 @@ def _code(status: Status) -> int:
     for error in (status.broker_error, status.database_error):
         if error is not None:
             return exits.code_for(error)
-    return exits.BROKER if status.broker and status.broker.missing else exits.OK
+    return exit_codes.BROKER if status.broker and status.broker.missing else exit_codes.OK

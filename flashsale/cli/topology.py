@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from flashsale import exit_codes
 from flashsale.brokers.connections import open_blocking
 from flashsale.brokers.topology import (
     Part,
@@ -14,7 +15,6 @@ from flashsale.brokers.topology import (
     ensure_topology,
     topology_parts,
 )
-from flashsale.cli import exits
 from flashsale.settings import Settings
 
 
@@ -60,8 +60,8 @@ def topology(show_status: bool, as_json: bool) -> int:
         click.echo(f"notice: {notice}", err=True)
     if not all(part.exists for part in after):
         click.echo("missing parts are created by `flashsale topology`, as a user who may", err=True)
-        return exits.OK if show_status else exits.PARTIAL
-    return exits.OK
+        return exit_codes.OK if show_status else exit_codes.PARTIAL
+    return exit_codes.OK
 
 
 def _state(was: Part, now: Part) -> str:

@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from flashsale import exit_codes
 from flashsale.brokers.connections import answers_within, disconnect, open_blocking
 from flashsale.brokers.topology import depths
-from flashsale.cli import exits
 from flashsale.cli.publish import Refusals, lines_of
 from flashsale.cli.shared import DatabaseUrl, Number, SaleId, progress_bar
 from flashsale.conservation import Comparison, compare
@@ -100,7 +100,7 @@ def verify(
         if comparison is not None:
             console.print(_account(comparison, queues, lost))
     click.echo(_verdict(verification, lost), err=True)
-    return exits.FAILURE if verification.violations or lost else exits.OK
+    return exit_codes.FAILURE if verification.violations or lost else exit_codes.OK
 
 
 def _left_in_queues(settings: Settings) -> tuple[int, int]:

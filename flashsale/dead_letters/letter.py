@@ -81,7 +81,7 @@ class DeadLetter:
         headers = properties.headers or {}
         death = _broker_death(headers)
         sale_id, user_id, refusal = _event(body, max_bytes)
-        deliveries = headers.get("x-delivery-count", 0)
+        deliveries = headers.get("x-delivery-count")
         died_at = _time(death.get("time"))
         return cls(
             id=_identity(properties, body),
@@ -125,7 +125,7 @@ def _identity(properties: BasicProperties, body: bytes) -> str:
         name: value for name, value in (properties.headers or {}).items() if name not in _COUNTERS
     }
     about = (sorted(headers.items()), properties.message_id, properties.timestamp)
-    digest = hashlib.sha256(repr(about).encode(errors="surrogatepass"))
+    digest = hashlib.sha256(repr(about).encode())
     digest.update(body)
     return digest.hexdigest()[:32]
 

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Self
 
-_EXIT_FAILURE = 1
+from flashsale import exit_codes
 
 
 class SharedExitCode:
@@ -51,4 +51,4 @@ class SharedExitCode:
         """The code of the process that replays, once it has ended; 1 where it told none."""
         fcntl.flock(self._file, fcntl.LOCK_EX)
         self._file.seek(0)
-        return int(self._file.read() or _EXIT_FAILURE)
+        return int(self._file.read() or exit_codes.FAILURE)

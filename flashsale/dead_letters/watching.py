@@ -100,7 +100,7 @@ class Watch:
         ready = before = self._queue.depth(target).ready
         moved_at = time.monotonic()
         tell_at = moved_at + _TELL_SECONDS
-        while before > 0 and ready > 0 and not self._stop.is_set():
+        while before > 0 and not self._stop.is_set():
             self._queue.wait(_POLL_SECONDS)
             was, ready = ready, self._queue.depth(target).ready
             now = time.monotonic()

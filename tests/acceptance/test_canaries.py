@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from flashsale import exit_codes
 from flashsale.cli import cli, exits
 from tests.acceptance.conftest import StartWorker
 from tests.support.rabbitmq import PrivateRabbitMQ
@@ -84,7 +85,7 @@ def test_no_command_shows_a_part_of_a_wrong_database_url(
     monkeypatch.chdir(str(tmp_path))  # an empty URL is SQLite's, in the current folder
     monkeypatch.setenv("DATABASE_URL", url)
     output += ["migrate", "migrate --status"]
-    expected = {exits.OK} if not url else {exits.USAGE, exits.DATABASE}
+    expected = {exit_codes.OK} if not url else {exit_codes.USAGE, exit_codes.DATABASE}
     assert {run(*command.split()) for command in output} <= expected
     if url:
         assert run("migrate", "--database", url) in expected
@@ -97,7 +98,7 @@ def test_no_command_shows_a_part_of_a_wrong_broker_url(
     monkeypatch.setenv("RABBITMQ_URL", url)
     output += ["topology", f"publish --sale {uuid.uuid4()} --count 1"]
     codes = {run(*command.split()) for command in output}
-    assert codes <= {exits.USAGE, exits.BROKER}
+    assert codes <= {exit_codes.USAGE, exit_codes.BROKER}
 
 
 @pytest.mark.parametrize("log_format", ["json", "console"])
@@ -138,6 +139,6 @@ def test_a_worker_whose_environment_is_wrong_shows_no_password(
         worker.terminate()
         assert worker.wait(8) == 0
     else:
-        assert worker.wait(15) == exits.USAGE
+        assert worker.wait(15) == exit_codes.USAGE
     assert worker.log()
     assert "canary" not in worker.log()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from pika.spec import BasicProperties
 
-from flashsale.cli import exits
+from flashsale import exit_codes
 from tests.integration.conftest import Run
 from tests.support.letters import SALE, LetterBox, event, listed
 from tests.support.rabbitmq import PrivateRabbitMQ
@@ -20,7 +20,7 @@ def test_looking_changes_neither_the_letters_nor_their_order(run: Run, box: Lett
     box.put(bodies)
 
     for command in ("list", "groups", "export"):
-        assert run(command)[0] == exits.OK
+        assert run(command)[0] == exit_codes.OK
 
     assert box.bodies(box.letters) == bodies
 
@@ -73,7 +73,7 @@ def test_groups_count_causes_with_their_first_and_last_time(run: Run, box: Lette
 
     code, out, _ = run("groups", "--json")
 
-    assert code == exits.OK
+    assert code == exit_codes.OK
     largest, other = json.loads(out)["groups"]
     assert (largest["reason"], largest["count"]) == ("unknown_sale", 3)
     assert largest["firstSeen"] == "2026-01-01T00:00:00+00:00"
@@ -90,7 +90,7 @@ def test_a_letter_is_shown_whole_and_cannot_steer_the_terminal(run: Run, box: Le
     code, out, _ = run("show", letter["id"][:8])
     whole = json.loads(run("show", letter["id"], "--json")[1])["letters"][0]
 
-    assert code == exits.OK
+    assert code == exit_codes.OK
     assert "\x1b" not in out
     assert "\\x1b[2Jx" in out
     assert whole["body"].encode() == hostile
@@ -113,7 +113,7 @@ def test_a_letter_is_shown_with_the_reason_in_words(run: Run, box: LetterBox) ->
 def test_an_id_of_no_letter_is_an_error(run: Run) -> None:
     code, _, err = run("show", "ffff")
 
-    assert code == exits.FAILURE
+    assert code == exit_codes.FAILURE
     assert "ffff" in err
 
 
@@ -122,12 +122,12 @@ def test_exported_letters_come_back_byte_for_byte(run: Run, box: LetterBox, tmp_
     box.put(bodies)
     before = listed(run)
     file = tmp_path / "letters.jsonl"
-    assert run("export", "-o", str(file))[0] == exits.OK
+    assert run("export", "-o", str(file))[0] == exit_codes.OK
     assert box.bodies(box.letters) == bodies
 
     code, out, _ = run("import", str(file), "--json")
 
-    assert (code, json.loads(out)) == (exits.OK, {"imported": 3, "refused": 0})
+    assert (code, json.loads(out)) == (exit_codes.OK, {"imported": 3, "refused": 0})
     after = listed(run)
     assert [letter["reason"] for letter in after] == [letter["reason"] for letter in before]
     assert [letter["firstSeen"] for letter in after] == [letter["firstSeen"] for letter in before]
@@ -154,7 +154,7 @@ def test_lines_that_are_no_letters_are_named_and_left_out(
 
     code, _, err = run("import", str(file))
 
-    assert code == exits.PARTIAL
+    assert code == exit_codes.PARTIAL
     assert [f"line {number}:" in err for number in range(1, 11)] == [False, *[True] * 8, False]
     assert "hunter2" not in err
     assert box.bodies(box.letters) == [b"good"]
@@ -165,12 +165,12 @@ def test_without_a_queue_or_a_node_the_next_step_is_told(
 ) -> None:
     monkeypatch.setenv("DEAD_LETTER_QUEUE", "no-such-queue")
     code, _, err = run("list")
-    assert code == exits.BROKER
+    assert code == exit_codes.BROKER
     assert "'no-such-queue' does not exist" in err
 
     monkeypatch.setenv("RABBITMQ_URL", "amqp://shop:hunter2@127.0.0.1:1")
     code, _, err = run("groups")
-    assert code == exits.BROKER
+    assert code == exit_codes.BROKER
     assert "127.0.0.1:1" in err
     assert "hunter2" not in err
 
@@ -198,7 +198,7 @@ def test_a_quorum_queue_is_not_looked_at_without_being_told_to(
         if arguments:
             run("list")
         code, _, err = run("list")
-        assert code == exits.FAILURE
+        assert code == exit_codes.FAILURE
         assert "--quorum" in err
         assert len(listed(run, "--quorum")) == 1
     finally:

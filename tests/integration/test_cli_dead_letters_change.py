@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from flashsale.cli import exits
+from flashsale import exit_codes
 from flashsale.dead_letters import watching
 from tests.integration.conftest import Run
 from tests.support.letters import LetterBox, event, listed
@@ -49,7 +49,7 @@ def started(*arguments: str) -> Iterator[subprocess.Popen[bytes]]:
 
 def a_plan(run: Run, *arguments: str) -> str:
     code, out, err = run("retry", "--dry-run", "--json", *arguments)
-    assert code == exits.OK
+    assert code == exit_codes.OK
     name: str = json.loads(out)["plan"]
     assert f"--plan {name}" in err
     return name
@@ -66,7 +66,7 @@ def test_what_was_chosen_goes_to_the_worker_and_the_rest_stays_in_order(
 
     code, out, _ = run("retry", "--reason", "unknown_sale", "--json")
 
-    assert code == exits.OK
+    assert code == exit_codes.OK
     assert json.loads(out)["done"] == 30
     assert box.bodies(box.purchases) == chosen
     assert box.bodies(box.letters) == others
@@ -86,7 +86,7 @@ def test_a_plan_means_the_letters_that_were_shown_and_no_later_ones(
     later = [*shown[:5], event("later")]
     box.put(later, last_seen="2026-01-03T00:00:00+00:00")
 
-    assert run("retry", "--plan", plan)[0] == exits.OK
+    assert run("retry", "--plan", plan)[0] == exit_codes.OK
 
     assert box.bodies(box.purchases) == shown
     assert box.bodies(box.letters) == later
@@ -98,12 +98,12 @@ def test_many_letters_are_not_replayed_without_having_been_counted(
     box.put(event(f"user-{number}") for number in range(101))
 
     code, _, err = run("retry")
-    assert code == exits.USAGE
+    assert code == exit_codes.USAGE
     assert "--expect 101" in err
-    assert run("retry", "--expect", "100")[0] == exits.FAILURE
+    assert run("retry", "--expect", "100")[0] == exit_codes.FAILURE
     assert box.depth(box.letters) == 101
 
-    assert run("retry", "--expect", "101")[0] == exits.OK
+    assert run("retry", "--expect", "101")[0] == exit_codes.OK
     assert box.depth(box.purchases) == 101
 
 
@@ -112,14 +112,14 @@ def test_an_event_is_replayed_three_times_and_then_only_by_force(run: Run, box: 
         box.put([event("unlucky")], last_seen=f"2026-01-0{death + 1}T00:00:00+00:00")
         code, _, err = run("retry")
         if death < 3:
-            assert code == exits.OK
+            assert code == exit_codes.OK
         else:
-            assert code == exits.PARTIAL
+            assert code == exit_codes.PARTIAL
             assert "replayed 3 times" in err
             assert "unlucky" not in err
     assert box.depth(box.purchases) == 3
 
-    assert run("retry", "--force")[0] == exits.OK
+    assert run("retry", "--force")[0] == exit_codes.OK
     assert box.depth(box.purchases) == 5
 
 
@@ -130,12 +130,12 @@ def test_what_the_worker_would_refuse_again_is_left_until_it_is_mended(
     box.put([wrapped, b"no json"], "format")
 
     code, _, err = run("retry")
-    assert code == exits.PARTIAL
+    assert code == exit_codes.PARTIAL
     assert "format 1, json 1" in err
     assert box.depth(box.letters) == 2
 
     sale = "0b0e4c8a-6f1d-4b7e-9a53-2f6f0c1d8e11"
-    assert run("retry", "--set", f"saleId={sale}")[0] == exits.PARTIAL
+    assert run("retry", "--set", f"saleId={sale}")[0] == exit_codes.PARTIAL
     (mended,) = box.bodies(box.purchases)
     assert json.loads(mended)["data"]["saleId"] == sale
     assert box.bodies(box.letters) == [b"no json"]
@@ -155,8 +155,8 @@ def test_one_event_can_be_edited_by_hand(
     monkeypatch.delenv("VISUAL", raising=False)
     (bob,) = listed(run, "--user", "bob")
 
-    assert run("retry", "--edit")[0] == exits.USAGE
-    assert run("retry", "--edit", "--id", bob["id"][:10])[0] == exits.OK
+    assert run("retry", "--edit")[0] == exit_codes.USAGE
+    assert run("retry", "--edit", "--id", bob["id"][:10])[0] == exit_codes.OK
 
     assert box.bodies(box.purchases) == [event("carol")]
     assert box.bodies(box.letters) == [event("alice")]
@@ -173,7 +173,7 @@ def test_a_letter_that_dies_while_the_editor_is_open_is_not_meant(
         return text.replace("bob", "carol")
 
     monkeypatch.setattr("click.edit", edit)
-    assert run("retry", "--edit", "--text", "bo")[0] == exits.OK
+    assert run("retry", "--edit", "--text", "bo")[0] == exit_codes.OK
 
     assert box.bodies(box.purchases) == [event("carol")]
     assert box.bodies(box.letters) == [event("bonnie")]
@@ -194,7 +194,7 @@ def test_a_replay_killed_in_the_middle_goes_on_with_its_plan(run: Run, box: Lett
     code, out, _ = run("retry", "--plan", plan, "--json")
 
     summary = json.loads(out)
-    assert code == exits.OK
+    assert code == exit_codes.OK
     assert summary["done"] + summary["missing"] == 600
     arrived = box.bodies(box.purchases)
     assert set(arrived) == set(bodies)
@@ -229,7 +229,7 @@ def test_behind_a_backlog_that_never_ends_it_waits_for_its_own_events(
         done.set()
         working.result()
 
-    assert (code, json.loads(out)["done"], json.loads(out)["stopped"]) == (exits.OK, 1, None)
+    assert (code, json.loads(out)["done"], json.loads(out)["stopped"]) == (exit_codes.OK, 1, None)
     assert event("ours") in taken
     assert box.depth(box.purchases) >= 40
     assert "purchases to take first" in err
@@ -245,7 +245,7 @@ def test_behind_a_queue_of_which_nothing_is_taken_it_stops_and_says_so(
         channel.basic_publish("", box.purchases, event("other"))
         code, out, err = run("retry", "--json")
 
-    assert (code, json.loads(out)["done"]) == (exits.PARTIAL, 1)
+    assert (code, json.loads(out)["done"]) == (exit_codes.PARTIAL, 1)
     assert "nothing was taken from queue" in err
     assert "go on with: flashsale dead-letters retry --plan" in err
 
@@ -263,7 +263,7 @@ def test_an_interrupt_ends_it_in_order_and_says_how_to_go_on(
         process.send_signal(number)
         out, err = process.communicate(timeout=SECONDS)
 
-    assert process.returncode == exits.INTERRUPTED
+    assert process.returncode == exit_codes.INTERRUPTED
     assert f"--plan {plan}" in err.decode()
     assert b"Traceback" not in err
     arrived = box.bodies(box.purchases)
@@ -279,12 +279,12 @@ def test_while_one_replays_others_may_look_and_may_not_replay(run: Run, box: Let
     with started("retry", "--plan", plan, "--rate", "200") as process:
         wait_until(lambda: box.depth(box.purchases) > 12, SECONDS, "it replays")
         code, _, err = run("discard", "--yes")
-        assert code == exits.FAILURE
+        assert code == exit_codes.FAILURE
         assert "another retry or discard" in err
         while process.poll() is None:
-            assert run("groups")[0] == exits.OK
+            assert run("groups")[0] == exit_codes.OK
 
-    assert process.returncode == exits.OK
+    assert process.returncode == exit_codes.OK
     assert sorted(box.bodies(box.purchases)) == sorted(bodies)
     assert box.depth(box.letters) == 0
 
@@ -294,11 +294,11 @@ def test_discarding_asks_and_takes_what_was_chosen_for_good(
 ) -> None:
     box.put([event("alice"), event("bob"), event("alice")])
 
-    assert run("discard", "--user", "alice")[0] == exits.USAGE
+    assert run("discard", "--user", "alice")[0] == exit_codes.USAGE
     assert box.depth(box.letters) == 3
     code, out, _ = run("discard", "--user", "alice", "--yes", "--json")
 
-    assert code == exits.OK
+    assert code == exit_codes.OK
     assert json.loads(out)["done"] == 2
     assert box.bodies(box.letters) == [event("bob")]
     assert box.depth(box.purchases) == 0
@@ -309,11 +309,11 @@ def test_a_plan_is_held_to_what_it_was_made_for(run: Run, box: LetterBox) -> Non
     box.put([event("alice")])
     plan = a_plan(run, "--set", "userId=bob")
 
-    assert run("retry", "--plan", plan)[0] == exits.USAGE
-    assert run("discard", "--plan", plan)[0] == exits.USAGE
-    assert run("retry", "--plan", plan, "--user", "alice")[0] == exits.USAGE
-    assert run("retry", "--plan", "no-such-plan")[0] == exits.FAILURE
-    assert run("retry", "--set", "price=1")[0] == exits.USAGE
+    assert run("retry", "--plan", plan)[0] == exit_codes.USAGE
+    assert run("discard", "--plan", plan)[0] == exit_codes.USAGE
+    assert run("retry", "--plan", plan, "--user", "alice")[0] == exit_codes.USAGE
+    assert run("retry", "--plan", "no-such-plan")[0] == exit_codes.FAILURE
+    assert run("retry", "--set", "price=1")[0] == exit_codes.USAGE
     assert box.depth(box.letters) == 1
 
 
@@ -326,6 +326,6 @@ def test_without_a_folder_to_count_in_nothing_is_replayed(
 
     code, _, err = run("retry")
 
-    assert code == exits.FAILURE
+    assert code == exit_codes.FAILURE
     assert "FLASHSALE_STATE_FOLDER" in err
     assert box.depth(box.letters) == 1

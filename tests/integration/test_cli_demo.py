@@ -8,7 +8,7 @@ import sys
 
 import psycopg2
 
-from flashsale.cli import exits
+from flashsale import exit_codes
 
 
 def test_an_empty_postgres_is_migrated_and_every_event_accounted_for(
@@ -24,7 +24,7 @@ def test_an_empty_postgres_is_migrated_and_every_event_accounted_for(
         check=False,
     )
 
-    assert done.returncode == exits.OK, done.stderr
+    assert done.returncode == exit_codes.OK, done.stderr
     summary = json.loads(done.stdout)
     assert summary["accounted_for"] is True
     connection = psycopg2.connect(empty_postgres_url)

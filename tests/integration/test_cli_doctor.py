@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from flashsale import exit_codes
 from flashsale.cli import cli, exits
 from tests.conftest import QueueNames
 from tests.support.letters import LetterBox, event
@@ -37,7 +38,7 @@ def test_nothing_is_said_against_a_sound_set_up_and_nothing_is_changed(patient: 
     box.put([event("ann")])
     shop.buy(["bob"])
 
-    assert patient.examine() == (exits.OK, [])
+    assert patient.examine() == (exit_codes.OK, [])
 
     assert shop.order_count() == 0
     with shop.channel() as channel:
@@ -110,7 +111,7 @@ def test_each_fault_of_the_queues_is_named(
 
     code, findings = patient.examine()
 
-    assert code == (exits.FAILURE if level == "fail" else exits.OK)
+    assert code == (exit_codes.FAILURE if level == "fail" else exit_codes.OK)
     assert [f["remedy"] for f in findings if says in f["says"] and f["check"] == check] != []
     assert {(f["level"], f["check"]) for f in findings if says in f["says"]} == {(level, check)}
 
@@ -122,7 +123,7 @@ def test_a_queue_that_is_missing_is_named_and_not_made(patient: Patient) -> None
 
     for _ in range(2):
         code, (finding,) = patient.examine()
-        assert code == exits.FAILURE
+        assert code == exit_codes.FAILURE
         assert f"'{queue}' does not exist" in finding["says"]
         assert "flashsale topology" in finding["remedy"]
 
@@ -143,7 +144,7 @@ def test_what_the_user_of_rabbitmq_may_not_do_is_named(
     code, findings = patient.examine()
 
     rabbitmq_server.ctl("delete_user", user)
-    assert code == exits.FAILURE
+    assert code == exit_codes.FAILURE
     (failed,) = [finding for finding in findings if finding["level"] == "fail"]
     assert says in failed["says"]
     assert "canary" not in json.dumps(findings)
@@ -194,7 +195,7 @@ def test_the_names_in_the_api_are_proposed_where_its_queues_have_them(
     Shop("", managed_rabbitmq.url(), *names.values()).publish([])
     code, findings = patient.examine()
 
-    assert code == exits.OK
+    assert code == exit_codes.OK
     proposed = [finding["remedy"] for finding in findings if "as the API" in finding["says"]]
     assert proposed == [f"{remedy}, unless it is somebody else's" for remedy in remedies]
 
@@ -209,7 +210,7 @@ def test_silent_servers_are_named_and_do_not_hold_it_up(patient: Patient) -> Non
         code, findings = patient.examine()
 
     assert time.monotonic() - begun < _ENOUGH_SECONDS
-    assert code == exits.BROKER
+    assert code == exit_codes.BROKER
     assert [(finding["check"], finding["level"]) for finding in findings] == [
         ("rabbitmq", "fail"),
         ("database", "fail"),
@@ -222,7 +223,7 @@ def test_classic_queues_are_named_where_quorum_queues_are_wanted(patient: Patien
 
     code, findings = patient.examine()
 
-    assert code == exits.OK
+    assert code == exit_codes.OK
     assert [(finding["level"], finding["check"]) for finding in findings] == [
         ("warn", "dead-letter-queue"),
         ("warn", "purchase-queue"),
@@ -236,7 +237,7 @@ def test_of_several_nodes_each_that_is_away_is_named(patient: Patient) -> None:
 
     code, (finding,) = patient.examine()
 
-    assert code == exits.OK
+    assert code == exit_codes.OK
     assert finding["level"] == "warn"
     assert f"127.0.0.1:{away}" in finding["says"]
 
@@ -247,7 +248,7 @@ def test_people_see_each_finding_with_its_remedy(
     patient.shop.query("DROP INDEX idx_orders_created_at")
     monkeypatch.setenv("COLUMNS", "200")
 
-    assert exits.run(cli, ["doctor"]) == exits.OK
+    assert exits.run(cli, ["doctor"]) == exit_codes.OK
 
     out, err = capsys.readouterr()
     assert "→ CREATE INDEX CONCURRENTLY idx_orders_created_at ON orders (created_at DESC)" in out

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from flashsale.cli import exits
+from flashsale import exit_codes
 from flashsale.database import close_database, open_database, session
 from flashsale.doctor.database import clock_skew
 from flashsale.urls import parse_database_url
@@ -43,7 +43,7 @@ def test_each_fault_of_the_database_is_named(
 
     code, findings = patient.examine()
 
-    assert code == (exits.FAILURE if level == "fail" else exits.OK)
+    assert code == (exit_codes.FAILURE if level == "fail" else exit_codes.OK)
     named = [finding for finding in findings if says in finding["says"]]
     assert [finding["level"] for finding in named] == [level]
     assert named[0]["remedy"]
@@ -52,10 +52,10 @@ def test_each_fault_of_the_database_is_named(
 def test_more_connections_than_the_server_has_are_foreseen(patient: Patient) -> None:
     patient.set(DATABASE_URL=f"{patient.shop.database_url}?connection_limit=30")
 
-    assert patient.examine("--processes", "3") == (exits.OK, [])
+    assert patient.examine("--processes", "3") == (exit_codes.OK, [])
     code, (finding,) = patient.examine("--processes", "4")
 
-    assert code == exits.OK
+    assert code == exit_codes.OK
     assert (finding["check"], finding["level"]) == ("pool", "warn")
     assert "120 in all; the server has 97" in finding["says"]
     assert "lower connection_limit in DATABASE_URL to 2" in finding["remedy"]
@@ -101,7 +101,7 @@ def test_a_right_that_the_worker_lacks_is_named_with_its_grant(
 
     code, findings = patient.examine()
 
-    assert code == exits.FAILURE
+    assert code == exit_codes.FAILURE
     assert [(f["check"], f["level"]) for f in findings] == [
         ("migrations", "unknown"),
         ("database-permissions", "fail"),
@@ -118,7 +118,7 @@ def test_a_standby_is_named(patient: Patient) -> None:
 
         code, findings = patient.examine()
 
-    assert code == exits.FAILURE
+    assert code == exit_codes.FAILURE
     assert "is a standby" in next(f["says"] for f in findings if f["check"] == "durability")
 
 
@@ -128,7 +128,7 @@ def test_a_server_that_may_forget_commits_is_named(patient: Patient) -> None:
 
         code, (finding,) = patient.examine()
 
-    assert code == exits.DATABASE
+    assert code == exit_codes.DATABASE
     assert "fsync=off" in finding["says"]
     assert finding["remedy"] == "set fsync=on and reload the server"
 
@@ -150,5 +150,5 @@ def test_a_database_that_is_away_ends_in_four(patient: Patient) -> None:
 
     code, (finding,) = patient.examine()
 
-    assert code == exits.DATABASE
+    assert code == exit_codes.DATABASE
     assert finding["remedy"].startswith("check host, user, password and name in DATABASE_URL")

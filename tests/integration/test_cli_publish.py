@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from flashsale.cli import exits
+from flashsale import exit_codes
 from flashsale.purchases import Purchase
 from tests.conftest import QueueNames
 from tests.support.rabbitmq import PrivateRabbitMQ
@@ -84,7 +84,7 @@ def test_made_up_events_are_published_and_summed_up_as_json(
 ) -> None:
     done = run(environment, "--sale", SALE, "--count", "2500", "--json")
 
-    assert done.returncode == exits.OK
+    assert done.returncode == exit_codes.OK
     summary = json.loads(done.stdout)
     assert (summary["published"], summary["refused"]) == (2_500, 0)
     assert depth(rabbitmq_server, queue_names.purchase_queue) == 2_500
@@ -102,7 +102,7 @@ def test_a_file_with_a_bad_line_is_published_in_part(
 
     done = run(environment, str(events))
 
-    assert done.returncode == exits.PARTIAL
+    assert done.returncode == exit_codes.PARTIAL
     assert done.stdout == b""
     assert b"line 2: json:" in done.stderr
     assert depth(rabbitmq_server, queue_names.purchase_queue) == 2
@@ -117,7 +117,7 @@ def test_unchecked_lines_go_to_the_named_queue_byte_for_byte(
         environment, "-", "--unchecked", "--queue", queue_names.purchase_queue, stdin=b" \xff\r\n"
     )
 
-    assert done.returncode == exits.OK
+    assert done.returncode == exit_codes.OK
     connection = rabbitmq_server.connect()
     assert connection.channel().basic_get(queue_names.purchase_queue, True)[2] == b" \xff\r"
     connection.close()
@@ -136,7 +136,7 @@ def test_a_line_leaves_as_soon_as_it_arrives_and_an_interrupt_says_what_is_confi
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=SECONDS)
 
-    assert process.returncode == exits.INTERRUPTED
+    assert process.returncode == exit_codes.INTERRUPTED
     assert json.loads(out)["published"] == 1
     assert b"Traceback" not in err
 
@@ -151,7 +151,7 @@ def test_an_interrupt_at_full_speed_waits_for_what_is_under_way_and_counts_it(
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=SECONDS)
 
-    assert process.returncode == exits.INTERRUPTED
+    assert process.returncode == exit_codes.INTERRUPTED
     assert b"Traceback" not in err
     published = json.loads(out)["published"]
     assert 0 < published == depth(rabbitmq_server, queue_names.purchase_queue)
@@ -176,6 +176,6 @@ def test_what_a_lost_node_has_not_confirmed_goes_to_the_next(
             node.cut()
             _, talk = process.communicate(timeout=SECONDS)
 
-    assert process.returncode == exits.OK
+    assert process.returncode == exit_codes.OK
     assert b"may or may not have arrived" in talk
     assert depth(rabbitmq_server, queue_names.purchase_queue) >= count

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from flashsale import exit_codes
 from flashsale.cli import cli, exits
 from flashsale.spreading import queue_for
 from tests.conftest import QueueNames
@@ -41,7 +42,7 @@ def shop(
 def test_published_events_are_spread_and_each_shopper_has_one_queue(shop: Shop) -> None:
     code = exits.run(cli, ["publish", "--sale", shop.sale_id, "--count", "200"])
 
-    assert code == exits.OK
+    assert code == exit_codes.OK
     assert sum(map(shop.ready, shop.purchase_queues)) == 200
     with shop.channel() as channel:
         for queue in shop.purchase_queues:
@@ -55,7 +56,7 @@ def test_one_of_them_can_be_published_to_by_itself(shop: Shop) -> None:
 
     code = exits.run(cli, ["publish", "--sale", shop.sale_id, "--count", "20", "--queue", second])
 
-    assert code == exits.OK
+    assert code == exit_codes.OK
     assert (shop.ready(first), shop.ready(second)) == (0, 20)
 
 
@@ -85,4 +86,4 @@ def test_what_waits_in_any_of_them_is_accounted_for(
     code = exits.run(cli, ["verify", "--published", str(file), "--json"])
 
     found = json.loads(capsys.readouterr().out)["published"]
-    assert (code, found["queued"], found["nowhere"]) == (exits.OK, 40, 0)
+    assert (code, found["queued"], found["nowhere"]) == (exit_codes.OK, 40, 0)

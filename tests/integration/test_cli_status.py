@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from flashsale import exit_codes
 from flashsale.batching import Tally
 from flashsale.cli import cli, exits
 from flashsale.dead_letters.holding import HeldQueue
@@ -107,7 +108,7 @@ def test_every_source_is_told(
 
     code, found = look()
 
-    assert code == exits.OK
+    assert code == exit_codes.OK
     depth = {"ready": 2, "consumers": 0}
     purchases = {"queue": box.purchases, **depth, "queues": {box.purchases: depth}}
     assert found["broker"]["purchases"] == purchases
@@ -183,7 +184,7 @@ def test_a_silent_rabbitmq_hides_nothing_else_and_not_for_long(
         code, found = look()
 
     assert time.monotonic() - begun < _ENOUGH_SECONDS
-    assert code == exits.BROKER
+    assert code == exit_codes.BROKER
     assert "no answer in time" in found["broker"]["error"]
     assert found["database"]["orders_per_second"] == 1 / 5
 
@@ -198,7 +199,7 @@ def test_a_silent_database_hides_nothing_else_and_not_for_long(
         code, found = look()
 
     assert time.monotonic() - begun < _ENOUGH_SECONDS
-    assert code == exits.DATABASE
+    assert code == exit_codes.DATABASE
     assert "did not answer in time" in found["database"]["error"]
     assert "canary" not in json.dumps(found)
     assert found["broker"]["purchases"]["ready"] == 1
@@ -217,14 +218,14 @@ def test_people_are_told_the_same_and_what_is_away_in_its_place(
     code = exits.run(cli, ["status"])
 
     out = capsys.readouterr().out
-    assert code == exits.DATABASE
+    assert code == exit_codes.DATABASE
     assert f"in {box.letters}: 1 json" in out
     assert "the database cannot be reached: check host" in out
     assert "no worker has reported on this machine" in out
 
 
 def test_top_refuses_what_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    assert exits.run(cli, ["top"]) == exits.USAGE
+    assert exits.run(cli, ["top"]) == exit_codes.USAGE
     assert "flashsale status --json" in capsys.readouterr().err
 
 
@@ -244,7 +245,7 @@ def test_top_shows_it_live_until_it_is_interrupted(box: LetterBox) -> None:
         publish(box, event("bob"))
         read_until(ours, "▅█")  # one waits, then two
         process.send_signal(signal.SIGINT)
-        assert process.wait(10) == exits.OK
+        assert process.wait(10) == exit_codes.OK
     finally:
         process.kill()
         process.wait()

@@ -7,7 +7,7 @@ import json
 import pytest
 from click.testing import CliRunner, Result
 
-from flashsale.cli import exits
+from flashsale import exit_codes
 from flashsale.cli.topology import topology
 from tests.conftest import QueueNames
 from tests.support.rabbitmq import PrivateRabbitMQ
@@ -29,7 +29,7 @@ def run(*arguments: str) -> Result:
 def states(*arguments: str) -> dict[str, str]:
     """The state of each part by its kind and name."""
     result = run("--json", *arguments)
-    assert result.return_value == exits.OK
+    assert result.return_value == exit_codes.OK
     parts = json.loads(result.stdout)["parts"]
     return {f"{part['kind']} {part['name']}": part["state"] for part in parts}
 
@@ -63,7 +63,7 @@ def test_a_queue_with_other_arguments_is_left_and_told(
 
     result = run()
 
-    assert result.return_value == exits.OK
+    assert result.return_value == exit_codes.OK
     assert f"notice: queue '{queue_names.purchase_queue}' is used as it is" in result.stderr
 
 
@@ -79,6 +79,6 @@ def test_a_user_who_may_not_make_the_exchange_ends_with_partial(
 
     result = run()
 
-    assert result.return_value == exits.PARTIAL
+    assert result.return_value == exit_codes.PARTIAL
     assert f"missing  exchange {queue_names.dead_letter_queue}" in result.stdout
     assert "notice: dead letters go through the default exchange" in result.stderr

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from flashsale import exit_codes
 from flashsale.cli import cli, exits
 from flashsale.orders import OrderBook
 from flashsale.reconcile import Reconciler
@@ -49,7 +50,7 @@ def sell(url: str, *users: str) -> str:
 
 def test_sound_tables_end_in_zero(run: Run, sqlite: dict[str, str]) -> None:
     code, out, err = run(sqlite, "verify")
-    assert code == exits.OK
+    assert code == exit_codes.OK
     assert "oversold" in out
     assert "nothing is wrong: 0 orders, 0 CONFIRMED audit rows" in err
 
@@ -57,7 +58,7 @@ def test_sound_tables_end_in_zero(run: Run, sqlite: dict[str, str]) -> None:
 def test_a_violation_ends_in_one_and_says_what_to_do(run: Run, sqlite: dict[str, str]) -> None:
     sell(sqlite["DATABASE_URL"], "ann")
     code, out, err = run(sqlite, "verify", "--grace", "0")
-    assert code == exits.FAILURE
+    assert code == exit_codes.FAILURE
     assert "flashsale audit reconcile" in out
     assert "WRONG: orders_without_audit" in err
     assert "ann" not in out + err
@@ -66,14 +67,17 @@ def test_a_violation_ends_in_one_and_says_what_to_do(run: Run, sqlite: dict[str,
 def test_the_remedy_it_names_is_one(run: Run, sqlite: dict[str, str]) -> None:
     sale_id = sell(sqlite["DATABASE_URL"], "ann", "bob")
     assert run(sqlite, "audit", "reconcile", "--grace", "0", "--dry-run")[:2] == (
-        exits.OK,
+        exit_codes.OK,
         "2 rows are missing\n",
     )
-    assert run(sqlite, "audit", "reconcile", "--grace", "0")[:2] == (exits.OK, "2 rows written\n")
+    assert run(sqlite, "audit", "reconcile", "--grace", "0")[:2] == (
+        exit_codes.OK,
+        "2 rows written\n",
+    )
 
     code, out, _ = run(sqlite, "verify", "--sale", sale_id.upper(), "--grace", "0", "--json")
     summary = json.loads(out)
-    assert code == exits.OK
+    assert code == exit_codes.OK
     assert (summary["ok"], summary["orders"], summary["confirmed_rows"]) == (True, 2, 2)
     assert summary["sales"] == [
         {"sale_id": sale_id, "name": "sale", "sold": 2, "total_stock": 1000}
@@ -92,19 +96,19 @@ def test_reconciling_is_left_to_a_worker_that_does_it(run: Run, postgres_store: 
         )
     finally:
         worker.release()
-    assert (code, out) == (exits.PARTIAL, "")
+    assert (code, out) == (exit_codes.PARTIAL, "")
     assert "a running worker keeps the audit trail complete" in err
 
 
 def test_a_database_without_tables_names_the_next_step(run: Run, tmp_path: Path) -> None:
     code, _, err = run({}, "verify", "--database", f"sqlite:///{tmp_path}/empty.db")
-    assert code == exits.DATABASE
+    assert code == exit_codes.DATABASE
     assert "flashsale migrate" in err
 
 
 def test_a_sale_that_is_no_id_is_wrong_usage(run: Run, sqlite: dict[str, str]) -> None:
     code, _, err = run(sqlite, "verify", "--sale", "black-friday")
-    assert code == exits.USAGE
+    assert code == exit_codes.USAGE
     assert "is not a sale's id" in err
 
 
@@ -126,7 +130,7 @@ def test_every_published_event_is_accounted_for(
     file.write_bytes(b"\n".join(events))
     arguments = ("verify", "--published", str(file), "--json")
     code, out, _ = run(shop.environment(), *arguments)
-    assert code == exits.OK
+    assert code == exit_codes.OK
     assert json.loads(out)["published"] == {
         "events": 5,
         "orders": 2,
@@ -141,6 +145,6 @@ def test_every_published_event_is_accounted_for(
 
     file.write_bytes(b"\n".join([*events, shop.event("lost")]))
     code, out, err = run(shop.environment(), *arguments)
-    assert code == exits.FAILURE
+    assert code == exit_codes.FAILURE
     assert json.loads(out)["published"]["nowhere"] == 1
     assert "1 published events are nowhere" in err

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from pika.spec import BasicProperties
 
+from flashsale import exit_codes
 from flashsale.cli import cli, exits
 from flashsale.report.figures import Figures, figures_of
 from flashsale.report.page import DeadLetters, render
@@ -170,7 +171,7 @@ def test_the_command_writes_the_page(
     monkeypatch.setenv("RABBITMQ_URL", "amqp://guest:guest@127.0.0.1:1")
     output = tmp_path / "report.html"
     code = exits.run(cli, ["report", sale_id, "-o", str(output), "--database", postgres_url])
-    assert code == exits.OK
+    assert code == exit_codes.OK
     page = output.read_text(encoding="utf-8")
     assert "Sold out in" in page
     assert "not counted" in page
@@ -199,7 +200,7 @@ def test_the_page_counts_the_dead_letters_of_its_sale_and_leaves_them_there(
         monkeypatch.setenv(name, value)
 
     output = tmp_path / "report.html"
-    assert exits.run(cli, ["report", sale_id, "-o", str(output)]) == exits.OK
+    assert exits.run(cli, ["report", sale_id, "-o", str(output)]) == exit_codes.OK
     page = output.read_text(encoding="utf-8")
     assert '<tr><td>text</td><td class="count">2</td></tr>' in page
     assert "<td>json</td>" not in page
@@ -211,7 +212,7 @@ def test_a_page_that_cannot_be_written_is_an_error_that_says_so(
     postgres_url: str, sale_id: str, output: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["report", sale_id, "-o", output, "--database", postgres_url]
-    assert exits.run(cli, arguments) == exits.FAILURE
+    assert exits.run(cli, arguments) == exit_codes.FAILURE
     last = capsys.readouterr().err.splitlines()[-1]
     assert "there is no such folder" in last or "No space left" in last
 
@@ -219,5 +220,5 @@ def test_a_page_that_cannot_be_written_is_an_error_that_says_so(
 def test_sqlite_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["report", str(uuid.uuid4()), "-o", str(tmp_path / "report.html")]
     code = exits.run(cli, [*arguments, "--database", f"sqlite:///{tmp_path}/flashsale.db"])
-    assert code == exits.USAGE
+    assert code == exit_codes.USAGE
     assert "PostgreSQL" in capsys.readouterr().err

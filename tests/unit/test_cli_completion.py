@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from click.shell_completion import ShellComplete
 
+from flashsale import exit_codes
 from flashsale.cli import COMMANDS, cli, exits
 
 BIN = Path(sys.executable).parent
@@ -70,7 +71,7 @@ def test_bash_completes_by_the_script() -> None:
 def test_the_script_is_for_this_shell_and_this_command(
     shell: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert exits.run(cli, ["completion", shell]) == exits.OK
+    assert exits.run(cli, ["completion", shell]) == exit_codes.OK
 
     script, error = capsys.readouterr()
     assert f"_FLASHSALE_COMPLETE={shell}_complete" in script
@@ -78,5 +79,5 @@ def test_the_script_is_for_this_shell_and_this_command(
 
 
 def test_an_unknown_shell_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
-    assert exits.run(cli, ["completion", "tcsh"]) == exits.USAGE
+    assert exits.run(cli, ["completion", "tcsh"]) == exit_codes.USAGE
     assert "'bash', 'zsh', 'fish'" in capsys.readouterr().err

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from flashsale import exit_codes
 from flashsale.accounting import Published
 from flashsale.cli import cli, exits
 from flashsale.demonstration import Mix, made_up
@@ -74,14 +75,14 @@ def migrated(tmp_path: Path) -> tuple[Path, str]:
     """A database that belongs to somebody: the file, and its URL."""
     file = tmp_path / "given.db"
     url = f"sqlite:///{file}"
-    assert exits.run(cli, ["migrate", "--database", url]) == exits.OK
+    assert exits.run(cli, ["migrate", "--database", url]) == exit_codes.OK
     return file, url
 
 
 def test_every_event_is_accounted_for_and_nothing_stays_behind(tmp_path: Path) -> None:
     code, out, err = run(tmp_path, "--events", "3000")
 
-    assert code == exits.OK
+    assert code == exit_codes.OK
     assert "unaccounted for" in out
     assert "WRONG" not in out
     assert "every one is accounted for" in err
@@ -92,7 +93,7 @@ def test_every_event_is_accounted_for_and_nothing_stays_behind(tmp_path: Path) -
 def test_over_several_queues_every_event_is_accounted_for_too(tmp_path: Path) -> None:
     code, out, _ = run(tmp_path, "--events", "2000", "--queues", "3", "--json")
 
-    assert code == exits.OK
+    assert code == exit_codes.OK
     assert json.loads(out)["accounted_for"] is True
 
 
@@ -102,7 +103,7 @@ def test_json_tells_of_every_line_what_was_expected_and_what_was_found(tmp_path:
     summary = json.loads(out)
     account = summary.pop("account")
 
-    assert code == exits.OK
+    assert code == exit_codes.OK
     assert (summary["published"], summary["seed"]) == (2_000, 5)
     assert summary["accounted_for"] is True
     assert summary["seconds"] > 0
@@ -127,7 +128,7 @@ def test_a_given_database_keeps_the_demos_sale_and_is_otherwise_untouched(tmp_pa
 
     for _ in range(2):
         code, out, err = run(tmp_path, "--events", "300", "--database", url, "--json")
-        assert code == exits.OK
+        assert code == exit_codes.OK
 
     assert before == [rows(file, f"SELECT * FROM {table} = '{SALE}'") for table in tables]
     summary = json.loads(out)
@@ -144,7 +145,7 @@ def test_a_new_file_is_migrated_first(tmp_path: Path) -> None:
 
     code, *_ = run(tmp_path, "--events", "20", "--database", f"sqlite:///{file}")
 
-    assert code == exits.OK
+    assert code == exit_codes.OK
     assert rows(file, "SELECT count(*) FROM sales") == [(1,)]
 
 
@@ -162,7 +163,7 @@ def test_a_database_that_loses_a_row_makes_it_fail(tmp_path: Path, table: str, l
 
     code, out, err = run(tmp_path, "--events", "100", "--database", url)
 
-    assert code == exits.FAILURE
+    assert code == exit_codes.FAILURE
     (counts,) = re.findall(rf"{line} +(\d+) +(\d+) +WRONG", out)
     assert int(counts[0]) - int(counts[1]) == 1
     assert f"NOT every event is accounted for: see {line}" in err
@@ -179,7 +180,7 @@ def test_an_interrupted_demo_accounts_for_what_was_reached(
         process.send_signal(number)
         out, err = process.communicate(timeout=60)
 
-    assert process.returncode == exits.INTERRUPTED
+    assert process.returncode == exit_codes.INTERRUPTED
     assert "stopped: " in err
     summary = json.loads(out)
     assert summary["published"] < 10_000_000
@@ -201,7 +202,7 @@ def test_an_interrupted_demo_accounts_for_what_was_reached(
 def test_wrong_usage_ends_with_its_code_and_names_the_option(
     arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert exits.run(cli, ["demo", *arguments]) == exits.USAGE
+    assert exits.run(cli, ["demo", *arguments]) == exit_codes.USAGE
 
     written = capsys.readouterr()
     assert told in written.err
@@ -213,7 +214,7 @@ def test_an_unreachable_database_ends_with_its_code(tmp_path: Path) -> None:
 
     code, out, err = run(tmp_path, "--database", url, "--json")
 
-    assert (code, out) == (exits.DATABASE, "")
+    assert (code, out) == (exit_codes.DATABASE, "")
     assert "hunter2" not in err
 
 

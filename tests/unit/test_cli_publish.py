@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from flashsale import exit_codes
 from flashsale.cli import exits
 from flashsale.cli.publish import Refusals, acceptable_lines, made_up, paced, publish
 from flashsale.purchases import Purchase
@@ -140,7 +141,7 @@ def test_a_long_silence_is_not_made_up_for_by_a_burst() -> None:
     ],
 )
 def test_wrong_usage_ends_with_its_code_before_anything_is_published(arguments: list[str]) -> None:
-    assert exits.run(publish, arguments) == exits.USAGE
+    assert exits.run(publish, arguments) == exit_codes.USAGE
 
 
 def test_an_unreachable_broker_ends_with_its_code_and_a_summary(
@@ -150,7 +151,7 @@ def test_an_unreachable_broker_ends_with_its_code_and_a_summary(
     events = tmp_path / "events.jsonl"
     events.write_bytes(GOOD)
 
-    assert exits.run(publish, [str(events), "--json"]) == exits.BROKER
+    assert exits.run(publish, [str(events), "--json"]) == exit_codes.BROKER
 
     written = capsys.readouterr()
     assert json.loads(written.out)["published"] == 0

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from flashsale import exit_codes
 from flashsale.cli import cli, exits
 from flashsale.cli.doctor import doctor
 from flashsale.doctor.database import session_findings
@@ -97,7 +98,7 @@ def test_wrong_settings_are_findings_too() -> None:
 
     result = CliRunner().invoke(doctor, ["--json"], env=environment, standalone_mode=False)
 
-    assert result.return_value == exits.USAGE
+    assert result.return_value == exit_codes.USAGE
     assert "FLASHSALE_PREFETCH" in result.stdout
     assert "DATABASE_URL" in result.stdout
 
@@ -106,7 +107,7 @@ def test_wrong_settings_are_findings_too() -> None:
 def test_a_management_address_that_is_none_is_wrong_usage(
     given: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert exits.run(cli, ["doctor", "--management", given]) == exits.USAGE
+    assert exits.run(cli, ["doctor", "--management", given]) == exit_codes.USAGE
     assert "user and password are RABBITMQ_URL's" in capsys.readouterr().err
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from flashsale import exit_codes
 from flashsale.cli import cli, exits
 from flashsale.errors import SettingsError
 from flashsale.redaction import without_credentials
@@ -35,7 +36,7 @@ def test_a_command_does_not_quote_a_url_it_was_given_by_mistake(
     arguments: list[str], url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """click quotes what it does not understand."""
-    assert exits.run(cli, [*arguments, url]) == exits.USAGE
+    assert exits.run(cli, [*arguments, url]) == exit_codes.USAGE
     shown = capsys.readouterr()
     assert shown.err
     assert "canary" not in shown.out + shown.err

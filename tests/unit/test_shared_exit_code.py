@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import sys
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -39,3 +41,20 @@ def test_what_a_killed_master_of_the_same_process_id_left_is_not_believed(tmp_pa
             first.write(5)
 
         assert other.read() == 5
+
+
+def test_the_processes_of_one_master_share_a_file_named_after_it(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    with SharedExitCode(tmp_path) as master:
+        process = context.Process(target=_tell_whose_it_is, args=(tmp_path,))
+        process.start()
+        process.join(30)
+
+        assert master.is_ours
+        assert process.exitcode == 3
+        assert [file.name for file in tmp_path.iterdir()] == [f"replay-{os.getpid()}.lock"]
+
+
+def _tell_whose_it_is(folder: Path) -> None:
+    with SharedExitCode(folder) as code:
+        sys.exit(4 if code.is_ours else 3)

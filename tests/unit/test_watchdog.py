@@ -8,7 +8,8 @@ from queue import Queue
 import pytest
 
 import flashsale.watchdog
-from flashsale.watchdog import EXIT_ABANDONED, EXIT_STUCK, Backstop, Watchdog
+from flashsale import exit_codes
+from flashsale.watchdog import Backstop, Watchdog
 
 SOON_SECONDS = 5.0
 
@@ -25,7 +26,7 @@ def test_a_process_with_a_symptom_is_ended_and_one_without_is_not(
     symptoms, ended = [None, None, "it stands still"], Queue[int]()
     Watchdog(lambda: symptoms.pop(0), end=ended.put).start()
 
-    assert ended.get(timeout=SOON_SECONDS) == EXIT_STUCK
+    assert ended.get(timeout=SOON_SECONDS) == exit_codes.STUCK
     assert symptoms == []
     assert [record.cause for record in caplog.records] == ["it stands still"]
 
@@ -40,7 +41,7 @@ def test_a_look_for_a_symptom_that_fails_is_one(caplog: pytest.LogCaptureFixture
     ended: Queue[int] = Queue()
     Watchdog(fail, end=ended.put).start()
 
-    assert ended.get(timeout=SOON_SECONDS) == EXIT_STUCK
+    assert ended.get(timeout=SOON_SECONDS) == exit_codes.STUCK
     assert [(record.message, record.cause) for record in caplog.records] == [
         ("worker.stuck", "the look for a symptom failed: RuntimeError")
     ]
@@ -66,7 +67,7 @@ def test_a_shutdown_that_takes_too_long_is_cut_off_after_the_last_words() -> Non
     Backstop(0.01, lambda: happened.put("last words"), end=happened.put).start()
 
     assert happened.get(timeout=SOON_SECONDS) == "last words"
-    assert happened.get(timeout=SOON_SECONDS) == EXIT_ABANDONED
+    assert happened.get(timeout=SOON_SECONDS) == exit_codes.FAILURE
 
 
 def test_last_words_that_never_end_do_not_keep_the_process() -> None:
@@ -74,7 +75,7 @@ def test_last_words_that_never_end_do_not_keep_the_process() -> None:
     released = threading.Event()
     Backstop(0.01, released.wait, end=ended.put).start()
 
-    assert ended.get(timeout=SOON_SECONDS) == EXIT_ABANDONED
+    assert ended.get(timeout=SOON_SECONDS) == exit_codes.FAILURE
     released.set()
 
 
@@ -107,7 +108,7 @@ def test_a_shutdown_that_is_cut_off_gives_its_account(caplog: pytest.LogCaptureF
     ended: Queue[int] = Queue()
     Backstop(0.01, lambda: None, account=lambda: {"settled": 3}, end=ended.put).start()
 
-    assert ended.get(timeout=SOON_SECONDS) == EXIT_ABANDONED
+    assert ended.get(timeout=SOON_SECONDS) == exit_codes.FAILURE
     (line,) = caplog.records
     assert (line.message, line.seconds, line.settled) == ("worker.shutdown_abandoned", 0.01, 3)
 
@@ -122,6 +123,6 @@ def test_an_account_that_fails_keeps_neither_the_line_nor_the_end(
     Backstop(0.01, lambda: happened.put("last words"), account=fail, end=happened.put).start()
 
     assert happened.get(timeout=SOON_SECONDS) == "last words"
-    assert happened.get(timeout=SOON_SECONDS) == EXIT_ABANDONED
+    assert happened.get(timeout=SOON_SECONDS) == exit_codes.FAILURE
     (line,) = caplog.records
     assert (line.message, line.unaccounted) == ("worker.shutdown_abandoned", "RuntimeError")

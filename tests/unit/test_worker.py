@@ -19,6 +19,7 @@ import pytest
 from apscheduler.schedulers.background import BackgroundScheduler
 
 import flashsale.worker
+from flashsale import exit_codes
 from flashsale.audit_rows import AuditEntry, now
 from flashsale.brokers.embedded import EmbeddedBroker
 from flashsale.database import CONNECT_TIMEOUT_SECONDS
@@ -27,7 +28,6 @@ from flashsale.schedule import SizeTrigger
 from flashsale.settings import Settings
 from flashsale.suspects import Suspects
 from flashsale.urls import parse_database_url
-from flashsale.watchdog import EXIT_ABANDONED
 from flashsale.worker import PurchaseWorker
 from tests.support.embedded import running
 from tests.support.ports import free_port
@@ -207,7 +207,7 @@ def test_a_process_that_ends_itself_writes_its_trail_and_blames_no_event(
     worker._suspects.begin([b"event"])
     worker.drain()  # and nothing ends it
 
-    assert codes.get(timeout=THREADS_END_SECONDS) == EXIT_ABANDONED
+    assert codes.get(timeout=THREADS_END_SECONDS) == exit_codes.FAILURE
     assert len(store.trail()) == 1
     assert Suspects(folder).deaths(b"event") == 0
     worker.stop()
@@ -223,7 +223,7 @@ def test_a_shutdown_that_is_cut_off_says_what_became_of_all_deliveries(
     tally.delivered, tally.settled, tally.dead_lettered, tally.returned, tally.open = 15, 1, 2, 4, 8
     worker.drain()  # and nothing ends it
 
-    assert codes.get(timeout=THREADS_END_SECONDS) == EXIT_ABANDONED
+    assert codes.get(timeout=THREADS_END_SECONDS) == exit_codes.FAILURE
     (line,) = [each for each in caplog.records if each.message == "worker.shutdown_abandoned"]
     account = {name: getattr(line, name) for name in ACCOUNT}
     assert account == dict(zip(ACCOUNT, (15, 1, 2, 4, 8, 0), strict=True))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from flashsale.watchdog import EXIT_STUCK
+from flashsale import exit_codes
 from tests.support.shop import Shop
 from tests.support.waiting import wait_until
 from tests.support.workers import RunningWorker
@@ -23,6 +23,7 @@ USERS = [f"buyer-{number}" for number in range(600)]
 LOSE_A_THREAD = """
 import threading
 import dramatiq
+from flashsale import exit_codes
 from flashsale.brokers.embedded import EmbeddedBroker
 from flashsale.settings import Settings
 from flashsale.worker import PurchaseWorker
@@ -132,5 +133,5 @@ def test_w27_a_worker_that_has_lost_a_thread_ends_with_an_error(tmp_path: Path) 
         check=False,
     )
 
-    assert ended.returncode == EXIT_STUCK
+    assert ended.returncode == exit_codes.STUCK
     assert "worker.stuck" in ended.stderr
