@@ -151,6 +151,7 @@ def _decay(results: Results) -> Iterator[str]:
         "full table": f"{events:,} events, {options['orders']:,} orders in the table",
         "long queue": f"{10 * events:,} events, empty tables",
     }
+    yield _measured(results)
     yield f"Medians of {options['rounds']} rounds:\n"
     drains = zip(*results["drains"], strict=True)
     yield from table(

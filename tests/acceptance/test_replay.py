@@ -17,6 +17,7 @@ import pytest
 from tests.acceptance.conftest import StartWorker
 from tests.conftest import QueueNames
 from tests.support.letters import LetterBox
+from tests.support.processes import measured
 from tests.support.rabbitmq import PrivateRabbitMQ
 from tests.support.shop import Shop
 from tests.support.waiting import wait_until
@@ -36,7 +37,7 @@ class Command:
         with self._err.open("wb") as err:
             self.process = subprocess.Popen(
                 arguments,
-                env=env,
+                env=measured(env),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=err,

@@ -148,3 +148,21 @@ def test_every_published_event_is_accounted_for(
     assert code == exit_codes.FAILURE
     assert json.loads(out)["published"]["nowhere"] == 1
     assert "1 published events are nowhere" in err
+
+    code, out, _ = run(shop.environment(), *arguments[:-1])
+    assert code == exit_codes.FAILURE
+    account = {
+        line.rpartition("  ")[0].strip(): line.rpartition("  ")[2].strip()
+        for line in out.partition("6 published events")[2].splitlines()
+        if line.strip(" ─")
+    }
+    assert account == {
+        "orders": "2",
+        "duplicates of those": "1",
+        "good, without an order": "2",
+        "refused: missing": "1",
+        "still queued": "1",
+        "dead letters": "1",
+        "nowhere": "1",
+        "first without an order": "4, 6",
+    }

@@ -29,6 +29,11 @@ class ServerNotInstalled(Exception):
         )
 
 
+def measured(env: Mapping[str, str]) -> dict[str, str]:
+    """An environment of its own for a process, which takes part where this one is measured."""
+    return {**{name: os.environ[name] for name in _MEASURES if name in os.environ}, **env}
+
+
 class GuardedProcess:
     """A running server. It ends, and `folder` goes, when the starting process ends.
 
@@ -48,7 +53,6 @@ class GuardedProcess:
     ) -> None:
         guardian = [sys.executable, "-I", "-S", str(_GUARDIAN)]
         about = [str(os.getpid()), str(int(ending)), str(folder), user]
-        measures = {name: os.environ[name] for name in _MEASURES if name in os.environ}
         self.log = log
         with log.open("ab") as output:
             self._guardian = subprocess.Popen(
@@ -56,7 +60,7 @@ class GuardedProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=output,
-                env=env and {**measures, **env},
+                env=None if env is None else measured(env),
                 start_new_session=True,  # Ctrl-C is for the owner alone
             )
         assert self._guardian.stdout is not None
