@@ -19,7 +19,7 @@ import pytest
 from flashsale import exit_codes
 from flashsale.dead_letters import watching
 from tests.integration.conftest import Run
-from tests.support.letters import LetterBox, event, listed
+from tests.support.letters import LetterBox, event
 from tests.support.waiting import wait_until
 
 SECONDS = 30
@@ -142,41 +142,6 @@ def test_what_the_worker_would_refuse_again_is_left_until_it_is_mended(
     (line,) = journal(tmp_path)
     assert line["edit"] == "saleId"
     assert sale not in json.dumps(line)
-
-
-def test_one_event_can_be_edited_by_hand(
-    run: Run, box: LetterBox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    box.put([event("alice"), event("bob")])
-    editor = tmp_path / "editor"
-    editor.write_text("#!/bin/sh\nsed -i s/bob/carol/ $1\n")
-    editor.chmod(0o700)
-    monkeypatch.setenv("EDITOR", str(editor))
-    monkeypatch.delenv("VISUAL", raising=False)
-    (bob,) = listed(run, "--user", "bob")
-
-    assert run("retry", "--edit")[0] == exit_codes.USAGE
-    assert run("retry", "--edit", "--id", bob["id"][:10])[0] == exit_codes.OK
-
-    assert box.bodies(box.purchases) == [event("carol")]
-    assert box.bodies(box.letters) == [event("alice")]
-    assert journal(tmp_path)[0]["edit"] == "body"
-
-
-def test_a_letter_that_dies_while_the_editor_is_open_is_not_meant(
-    run: Run, box: LetterBox, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    box.put([event("bob")])
-
-    def edit(text: str, **_: Any) -> str:
-        box.put([event("bonnie")])
-        return text.replace("bob", "carol")
-
-    monkeypatch.setattr("click.edit", edit)
-    assert run("retry", "--edit", "--text", "bo")[0] == exit_codes.OK
-
-    assert box.bodies(box.purchases) == [event("carol")]
-    assert box.bodies(box.letters) == [event("bonnie")]
 
 
 def test_a_replay_killed_in_the_middle_goes_on_with_its_plan(run: Run, box: LetterBox) -> None:
