@@ -20,11 +20,12 @@ import psycopg2
 import pytest
 
 from flashsale.purchases import Reason
-from tests.support.events import ACCEPTED, REFUSED, SALE, WITH_UNKNOWN_KEYS, body
+from tests.support.events import ACCEPTED, SALE, WITH_UNKNOWN_KEYS, body
 from tests.support.exporter import Exporter, Samples
 from tests.support.postgres import PrivatePostgres
 from tests.support.properties import UNREADABLE
 from tests.support.rabbitmq import PrivateRabbitMQ
+from tests.support.refusals import REFUSED
 from tests.support.shop import Shop
 from tests.support.waiting import wait_until
 from tests.support.workers import RunningWorker

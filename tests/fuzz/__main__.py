@@ -95,9 +95,10 @@ def _instrument() -> bool:
         import atheris  # noqa: PLC0415
     except ImportError:
         return False
-    with atheris.instrument_imports(include=["flashsale.purchases", "tests.fuzz.reference"]):
+    rules = ["tests.support.refusals", "tests.support.plain_json"]
+    with atheris.instrument_imports(include=["flashsale.purchases", *rules]):
         importlib.import_module("flashsale.purchases")
-        importlib.import_module("tests.fuzz.reference")
+        importlib.import_module("tests.support.refusals")
     return True
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from flashsale import purchases
 from flashsale.errors import EventRefused
 from flashsale.purchases import Purchase, Reason
-from tests.fuzz import reference
+from tests.support import refusals
 from tests.support.events import LIMIT
 
 _SALE_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
@@ -50,6 +50,6 @@ def _outcome(parse: Callable[[], Purchase]) -> Purchase | Reason:
 
 def _expected(data: bytes) -> Purchase | Reason:
     try:
-        return Purchase(*reference.read(data, LIMIT))
-    except reference.Refusal as refusal:
+        return Purchase(*refusals.read(data, LIMIT))
+    except refusals.Refusal as refusal:
         return Reason(str(refusal))

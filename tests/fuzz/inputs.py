@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from tests.support.events import ACCEPTED, COMMON, REFUSED, SALE, TIME
+from tests.support.events import ACCEPTED, COMMON, SALE, TIME
+from tests.support.refusals import REFUSED
 
 #: Of an input, in bytes.
 LONGEST = 4_096

@@ -16,7 +16,8 @@ from flashsale import purchases
 from flashsale.purchases import Purchase
 from tests.fuzz.check import check
 from tests.fuzz.inputs import nearly_event
-from tests.support.events import ACCEPTED, COMMON, REFUSED, SALE
+from tests.support.events import ACCEPTED, COMMON, SALE
+from tests.support.refusals import REFUSED
 
 steady = settings(derandomize=True, deadline=None, max_examples=500)
 

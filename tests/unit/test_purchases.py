@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from flashsale import purchases
 from flashsale.errors import EventRefused
 from flashsale.purchases import Purchase, Reason
-from tests.support.events import ACCEPTED, COMMON, REFUSED, SALE, TIME, body, raw
+from tests.support.events import ACCEPTED, COMMON, SALE, TIME, body, raw
+from tests.support.refusals import REFUSED
 
 # The same examples in each run.
 steady = settings(derandomize=True, deadline=None, max_examples=300)

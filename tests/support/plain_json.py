@@ -1,16 +1,13 @@
-"""The rules of an event once more, plainly: slow, and with nothing taken from what it is to check.
-
-It reads JSON by itself, a character at a time, and refuses at the first fault as the decoder does.
-"""
+"""JSON, read a character at a time: slow, and by nothing but its grammar."""
 
 from __future__ import annotations
 
 import re
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 _SPACE = " \t\n\r"
 _ESCAPES = {'"': '"', "\\": "\\", "/": "/", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
-_HEX = "0123456789abcdefABCDEF"
+HEX = "0123456789abcdefABCDEF"
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 
 
@@ -18,69 +15,14 @@ class Refusal(Exception):
     """The event can never become an order; the text is the reason."""
 
 
-class Event(NamedTuple):
-    sale_id: str
-    user_id: str
-    timestamp: str | None
-
-
-def read(body: bytes, limit: int) -> Event:
-    """The event in a body.
+def document(text: str) -> Any:
+    """The one value in a text; no object in it names a key twice.
 
     Raises:
-        Refusal: it holds none.
+        Refusal: it holds none; the text is ``json``, or ``duplicate_key``.
         RecursionError: it nests too deep for this reader.
     """
-    if len(body) > limit:
-        raise Refusal("too_large")
-    try:
-        text = body.decode("utf-8")
-    except UnicodeDecodeError:
-        raise Refusal("encoding") from None
-    if text.startswith("\ufeff") or b"\0" in body[:4]:  # as in UTF-16 and UTF-32
-        raise Refusal("encoding")
-    document = _Reader(text).document()
-    if not isinstance(document, dict):
-        raise Refusal("type")
-    if "saleId" not in document and isinstance(document.get("data"), dict):
-        document = document["data"]
-    sale_id, user_id = _id(document, "saleId"), _id(document, "userId")
-    _check_sale_id(sale_id)
-    _check_user_id(user_id)
-    timestamp = document.get("timestamp")
-    if not isinstance(timestamp, str) or any(map(_is_surrogate, timestamp)):
-        timestamp = None
-    return Event(sale_id.lower(), user_id, timestamp)
-
-
-def _id(document: dict[str, Any], key: str) -> str:
-    if document.get(key) is None:
-        raise Refusal("missing")
-    if not isinstance(document[key], str):
-        raise Refusal("type")
-    return str(document[key])
-
-
-def _check_sale_id(sale_id: str) -> None:
-    groups = sale_id.split("-")
-    if [len(group) for group in groups] != [8, 4, 4, 4, 12]:
-        raise Refusal("format")
-    if any(digit not in _HEX for group in groups for digit in group):
-        raise Refusal("format")
-
-
-def _check_user_id(user_id: str) -> None:
-    if len(user_id) > 255:
-        raise Refusal("length")
-    if all(character.isspace() for character in user_id):  # also where there is none
-        raise Refusal("text")
-    for character in user_id:
-        if ord(character) < 0x20 or 0x7F <= ord(character) < 0xA0 or _is_surrogate(character):
-            raise Refusal("text")
-
-
-def _is_surrogate(character: str) -> bool:
-    return 0xD800 <= ord(character) < 0xE000
+    return _Reader(text).document()
 
 
 class _Reader:
@@ -166,7 +108,7 @@ class _Reader:
         if letter != "u":
             return _ESCAPES.get(letter) or _refuse()
         digits = "".join(self._next() for _ in range(4))
-        if any(digit not in _HEX for digit in digits):
+        if any(digit not in HEX for digit in digits):
             _refuse()
         return chr(int(digits, 16))
 
