@@ -162,12 +162,12 @@ class TestRefused:
         assert "canary" not in str(caught.value)
         assert caught.value.__suppress_context__, "the cause would show the body in a traceback"
 
-    def test_the_reasons_are_what_dead_letters_have_always_said(self) -> None:
-        """Codes are contract: tools select dead letters by them."""
+    def test_no_reason_that_dead_letters_have_ever_said_is_gone(self) -> None:
+        """Codes are contract: tools select dead letters by them, and old letters wait for years."""
         assert {
             *("encoding", "json", "type", "missing", "text", "length", "format", "duplicate_key"),
             *("too_large", "unknown_sale", "constraint", "unclassified", "poison"),
-        } == {str(reason) for reason in Reason}
+        } <= {str(reason) for reason in Reason}
 
 
 class TestTimestamp:
