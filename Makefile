@@ -43,7 +43,7 @@ test: install  ## Run everything: tests on each Python, lint, types, imports
 	$(BIN)/tox run
 
 test-fast: install  ## Run the unit tests on one Python
-	$(BIN)/python -m pytest tests/unit -q --numprocesses 4 --dist worksteal
+	$(BIN)/python -m pytest tests/unit -q --numprocesses 3 --dist worksteal
 
 torture: install  ## Break everything around the worker for ten minutes, and count
 	@tools/install-servers.sh
