@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from benchmarks.contestants import load_contestants
 from benchmarks.scenarios.pages import filled, table
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -151,6 +152,7 @@ def _decay(results: Results) -> Iterator[str]:
         "full table": f"{events:,} events, {options['orders']:,} orders in the table",
         "long queue": f"{10 * events:,} events, empty tables",
     }
+    workers = load_contestants()
     yield _measured(results)
     yield f"Medians of {options['rounds']} rounds:\n"
     drains = zip(*results["drains"], strict=True)
@@ -158,7 +160,7 @@ def _decay(results: Results) -> Iterator[str]:
         ("Worker", "Backlog", "Orders/s", "To its first", "Largest process"),
         [
             (
-                {"c": "C"}.get(ratio["worker"], ratio["worker"]),
+                workers[ratio["worker"]].title,
                 titles[ratio["case"]],
                 f"{statistics.median(each['orders_per_second'] for each in of_case):,.0f}",
                 f"{ratio['ratio']:.2f}",

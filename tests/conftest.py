@@ -110,7 +110,7 @@ def queue_names(rabbitmq_server: PrivateRabbitMQ) -> Iterator[QueueNames]:
 
 
 def _running(make: Callable[[], _Server]) -> Iterator[_Server]:
-    """A server for this session; where mutants are tested, one for all sessions of the process."""
+    """A server for this run; where mutants are tested, one for all runs of the process."""
     try:
         if os.environ.get("TESTS_KEEP_SERVERS"):
             yield kept(make)

@@ -10,7 +10,9 @@ from typing import Any, NamedTuple
 
 import peewee
 
+from flashsale.audit_rows import AuditEntry, now
 from flashsale.database import close_database, open_database, session
+from flashsale.ids import new_order_ids
 from flashsale.migration import migrate
 from flashsale.orders import OrderBook, Outcome
 from flashsale.purchases import Purchase
@@ -31,6 +33,14 @@ CREATE TRIGGER forbidden BEFORE INSERT ON {table}
 WHEN new.user_id LIKE 'bad%' OR new.user_id LIKE 'riddle%'
 BEGIN SELECT RAISE(ABORT, 'forbidden'); END
 """
+
+
+def events_of(sale_id: str, *users: str) -> list[AuditEntry]:
+    """The events that new orders of these users leave for the trail."""
+    return [
+        AuditEntry.confirmed(sale_id, user, order_id, now())
+        for user, order_id in zip(users, new_order_ids(len(users)), strict=True)
+    ]
 
 
 class TrailRow(NamedTuple):

@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import threading
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
-from pathlib import Path
 
 import pytest
 from freezegun import freeze_time
@@ -17,16 +15,10 @@ from flashsale.audit_rows import AuditEntry, now
 from flashsale.errors import StoreError, SystemFault, TransientFault
 from flashsale.ids import new_order_ids
 from flashsale.purchases import Purchase
-from tests.support.stores import Store, before_each_statement, open_store
+from tests.support.stores import Store, before_each_statement
 
 ORDER = "019c5f3a-7b21-7c4d-9e8f-0123456789ab"
 SALE = "0b0e4c8a-6f1d-4b7e-9a53-2f6f0c1d8e11"
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    with open_store(f"sqlite:///{tmp_path}/flashsale.db") as made:
-        yield made
 
 
 def events_of(sale_id: str, count: int, *, user: str = "user") -> list[AuditEntry]:

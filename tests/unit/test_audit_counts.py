@@ -4,32 +4,17 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 
 import pytest
 from freezegun import freeze_time
 
 from flashsale.audit import AuditTrail
-from flashsale.audit_rows import AuditEntry, now
+from flashsale.audit_rows import AuditEntry
 from flashsale.errors import EventFault, SystemFault
-from flashsale.ids import new_order_ids
-from tests.support.stores import Store, open_store
+from tests.support.stores import Store, events_of
 
 SALE = "0b0e4c8a-6f1d-4b7e-9a53-2f6f0c1d8e11"
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    with open_store(f"sqlite:///{tmp_path}/flashsale.db") as made:
-        yield made
-
-
-def events_of(sale_id: str, *users: str) -> list[AuditEntry]:
-    return [
-        AuditEntry.confirmed(sale_id, user, order_id, now())
-        for user, order_id in zip(users, new_order_ids(len(users)), strict=True)
-    ]
 
 
 def some_events(count: int) -> list[AuditEntry]:

@@ -2,35 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
 from msgspec.structs import astuple
 
 from flashsale.audit_rows import AuditEntry, now, report_refused, write_events
 from flashsale.errors import EventFault, TransientFault, UnclassifiedFault
-from flashsale.ids import new_order_ids
 from flashsale.purchases import Purchase
-from tests.support.stores import Store, before_each_statement, open_store
+from tests.support.stores import Store, before_each_statement, events_of
 
 ORDER = "019c5f3a-7b21-7c4d-9e8f-0123456789ab"
 SALE = "0b0e4c8a-6f1d-4b7e-9a53-2f6f0c1d8e11"
 MOMENT = datetime(2026, 1, 2, 3, 4, 5, 250_000, UTC)
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    with open_store(f"sqlite:///{tmp_path}/flashsale.db") as made:
-        yield made
-
-
-def events_of(sale_id: str, *users: str) -> list[AuditEntry]:
-    return [
-        AuditEntry.confirmed(sale_id, user, order_id, MOMENT)
-        for user, order_id in zip(users, new_order_ids(len(users)), strict=True)
-    ]
 
 
 def test_a_confirmed_row_is_these_very_texts() -> None:

@@ -27,7 +27,9 @@ OURS = {
     "x-flashsale-queue": "purchases",
     "x-delivery-count": 3,
 }
-DEATH = {"reason": "expired", "queue": "old", "time": datetime(2025, 12, 31)}  # noqa: DTZ001  # pika's
+DIED_AT = datetime(2025, 12, 31, tzinfo=UTC)
+# pika gives times without their zone.
+DEATH = {"reason": "expired", "queue": "old", "time": DIED_AT.replace(tzinfo=None)}
 
 
 def read(
@@ -86,9 +88,8 @@ def test_of_a_death_by_rabbitmq_its_own_note_is_told() -> None:
     moved = read({"x-death": [DEATH, earlier]})
     ours = read({"x-death": [DEATH], **OURS})
 
-    died_at = DEATH["time"].replace(tzinfo=UTC)  # type: ignore[attr-defined]
     assert (moved.reason, moved.queue) == ("broker_expired", "old")
-    assert (moved.first_seen, moved.last_seen) == (died_at, died_at)
+    assert (moved.first_seen, moved.last_seen) == (DIED_AT, DIED_AT)
     assert (ours.reason, ours.queue) == ("constraint", "purchases")
     assert (ours.first_seen, ours.last_seen) == (FIRST, LAST)
 

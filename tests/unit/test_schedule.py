@@ -6,7 +6,6 @@ import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 from apscheduler.executors.debug import DebugExecutor
@@ -19,7 +18,7 @@ from flashsale.audit_rows import AuditEntry, now
 from flashsale.ids import new_order_ids
 from flashsale.schedule import SizeTrigger, add_interval_jobs
 from flashsale.settings import Settings
-from tests.support.stores import Store, open_store
+from tests.support.stores import Store
 from tests.support.waiting import wait_until
 
 SOON_SECONDS = 5.0
@@ -36,12 +35,6 @@ class SteppedScheduler(BaseScheduler):  # type: ignore[misc]
 
     def step(self) -> None:
         self._process_jobs()
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    with open_store(f"sqlite:///{tmp_path}/flashsale.db") as made:
-        yield made
 
 
 @pytest.fixture

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, replace
 
 import pytest
 
-from flashsale.batching import BreakerState
+from flashsale.batching import (
+    BatchingConsumer,
+    Breaker,
+    BreakerState,
+    Limits,
+    Suspicion,
+    Tally,
+)
 from tests.simulation.clock import Clock
 from tests.simulation.process import LIMITS, Process
-from tests.simulation.rabbitmq import FakeChannel, Rabbit
-from tests.simulation.store import Fault, Store
+from tests.simulation.rabbitmq import FakeChannel, FakeTransport, Rabbit
+from tests.simulation.store import Fault, Store, decode
 
 
 @dataclass(frozen=True)
@@ -73,6 +81,22 @@ def started_bench() -> Bench:
     bench.settle()
     assert bench.process.breaker.state is BreakerState.CLOSED
     return bench
+
+
+def real_time_consumer(
+    transport: FakeTransport, suspicion: Suspicion | None = None
+) -> BatchingConsumer[bytes]:
+    """A consumer by itself, on the clock of the machine and with its own wait."""
+    return BatchingConsumer(
+        transport,
+        decode,
+        queue_name="purchase",
+        actor_name="confirm_purchases",
+        breaker=Breaker(clock=time.monotonic),
+        tally=Tally(),
+        limits=Limits(),
+        suspicion=suspicion,
+    )
 
 
 def lines(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:

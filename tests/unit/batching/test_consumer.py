@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import logging
-import time
 
 import pytest
 
-from flashsale.batching import BatchingConsumer, Breaker, Limits, Tally
 from tests.simulation.process import HOLD_SECONDS
 from tests.simulation.rabbitmq import FakeTransport, Message, Rabbit
-from tests.simulation.store import Fault, Health, decode
-from tests.unit.batching.consumer_bench import Bench, new_bench, started_bench
+from tests.simulation.store import Fault, Health
+from tests.unit.batching.consumer_bench import Bench, new_bench, real_time_consumer, started_bench
 from tests.unit.batching.test_intake import Memory
 
 
@@ -147,16 +145,7 @@ def test_a_dead_letter_is_acknowledged_once_it_is_confirmed(started: Bench) -> N
 
 def test_what_comes_again_runs_under_the_watch_that_it_was_given() -> None:
     rabbit, memory = Rabbit(), Memory()
-    consumer = BatchingConsumer(
-        FakeTransport(rabbit, 10),
-        decode,
-        queue_name="purchase",
-        actor_name="confirm_purchases",
-        breaker=Breaker(clock=time.monotonic),
-        tally=Tally(),
-        limits=Limits(),
-        suspicion=memory,
-    )
+    consumer = real_time_consumer(FakeTransport(rabbit, 10), memory)
     probe = next(consumer)
     assert probe is not None
     consumer.ack(probe)

@@ -7,10 +7,10 @@ import time
 
 import pytest
 
-from flashsale.batching import BatchingConsumer, Breaker, Limits, Tally
+from flashsale.batching import Limits
 from tests.simulation.rabbitmq import FakeTransport, Rabbit
-from tests.simulation.store import Fault, decode
-from tests.unit.batching.consumer_bench import Bench, lines, started_bench
+from tests.simulation.store import Fault
+from tests.unit.batching.consumer_bench import Bench, lines, real_time_consumer, started_bench
 
 
 @pytest.fixture
@@ -111,15 +111,7 @@ def test_a_drain_opens_no_channel_any_more(started: Bench) -> None:
 
 def test_a_drain_without_a_broker_does_not_spin() -> None:
     """In real time, with the consumer's own wait, which a drain interrupts."""
-    consumer = BatchingConsumer(
-        FakeTransport(Rabbit(is_up=False), 10),
-        decode,
-        queue_name="purchase",
-        actor_name="confirm_purchases",
-        breaker=Breaker(clock=time.monotonic),
-        tally=Tally(),
-        limits=Limits(),
-    )
+    consumer = real_time_consumer(FakeTransport(Rabbit(is_up=False), 10))
     consumer.drain()
     before = time.monotonic()
     next(consumer)
