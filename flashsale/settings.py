@@ -87,12 +87,12 @@ class Settings:
     dead_letter_queue: str = "purchase.XQ"
     purchase_queue_type: QueueType = "classic"
 
-    batch_size: int = _setting(500, "most events in one insert", low=1, high=5_000)
+    batch_size: int = _setting(1_000, "most events in one insert", low=1, high=5_000)
     batches_in_flight: int = _setting(
         2, "batches a process works on at once; the rest is collected meanwhile", low=1, high=64
     )
     prefetch: int = _setting(
-        2_000, "most unacknowledged events a process holds", low=1, high=65_535
+        3_000, "most unacknowledged events a process holds", low=1, high=65_535
     )
     max_event_bytes: int = _setting(
         65_536, "larger messages are dead-lettered unread", low=1_024, high=16_777_216

@@ -28,7 +28,7 @@ _GAP_SECONDS = 1.0
 class Limits:
     """How much is on its way at once, and how long one wait for more may last."""
 
-    batch_size: int = 500
+    batch_size: int = 1_000
     #: Most batches with the workers at once. While one is, the rest is collected until it is back
     #: or another is full: large batches are what makes the database and the broker cheap.
     in_flight: int = 2
@@ -40,7 +40,7 @@ class Limits:
     fill_pace: float = 3_000.0
     fill_factor: float = 5.0
     #: Most open deliveries; the channel's prefetch.
-    prefetch: int = 2_000
+    prefetch: int = 3_000
     #: Size of the one batch that ends an outage, or shows that it lasts.
     trial_size: int = 50
     idle_seconds: float = 1.0

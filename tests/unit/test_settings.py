@@ -275,8 +275,8 @@ def test_the_audit_queue_must_hold_as_many_events_as_are_flushed_at_once() -> No
     ("unreadable", "other"),
     [
         ({"FLASHSALE_BATCH_SIZE": "x"}, {"FLASHSALE_PREFETCH": "100"}),
-        ({"FLASHSALE_PREFETCH": "x"}, {"FLASHSALE_BATCH_SIZE": "2001"}),
-        ({"FLASHSALE_PREFETCH": "0"}, {"FLASHSALE_BATCH_SIZE": "2001"}),
+        ({"FLASHSALE_PREFETCH": "x"}, {"FLASHSALE_BATCH_SIZE": "3001"}),
+        ({"FLASHSALE_PREFETCH": "0"}, {"FLASHSALE_BATCH_SIZE": "3001"}),
         ({"FLASHSALE_RETRY_MAX_SECONDS": "x"}, {"FLASHSALE_RETRY_MIN_SECONDS": "20"}),
         ({"PURCHASE_QUEUE": "1st"}, {"DEAD_LETTER_QUEUE": "purchase"}),
     ],
