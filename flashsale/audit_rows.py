@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import lru_cache, partial
 from operator import attrgetter
+from typing import Final
 
 import msgspec
 import peewee
@@ -46,6 +47,8 @@ ON CONFLICT DO NOTHING
 """
 _BY_ID = attrgetter("id")
 _COLUMNS = [attrgetter(name) for name in ("id", "sale_id", "user_id", "event_type", "metadata")]
+# Looked up and hashed for each row, which a member of an enumeration does in Python.
+_CONFIRMED: Final[str] = AuditEventType.CONFIRMED.value
 # So many rows refused and none taken: the table refuses all, and asking for each would cost a
 # statement a row, again and again.
 _PATIENCE = 16
@@ -72,8 +75,7 @@ class AuditEntry(msgspec.Struct, frozen=True, gc=False):
         """An order was written; its purchase was made at `occurred_at`, where that is known."""
         since = f',"occurredAt":"{occurred_at.isoformat()}"' if occurred_at is not None else ""
         metadata = f'{{"orderId":"{order_id}","processedAt":"{_instant(processed_at)}"{since}}}'
-        id_ = audit_id(order_id, AuditEventType.CONFIRMED)
-        return cls(id_, sale_id, user_id, AuditEventType.CONFIRMED, metadata)
+        return cls(audit_id(order_id, _CONFIRMED), sale_id, user_id, _CONFIRMED, metadata)
 
     @classmethod
     def failed(cls, purchase: Purchase, error: StoreError, failed_at: datetime) -> AuditEntry:

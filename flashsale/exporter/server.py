@@ -36,6 +36,9 @@ class PageServer(ThreadingMixIn, TCPServer):
     allow_reuse_address = True
     daemon_threads = True
     block_on_close = False
+    # With socketserver's five, the sixth of clients that come at once would wait for a second: the
+    # kernel drops its first packet, and it sends the next only then.
+    request_queue_size = _MAX_CONNECTIONS
 
     def __init__(self, host: str, port: int, pages: Mapping[str, Callable[[], Page]]) -> None:
         self.pages = pages

@@ -40,7 +40,8 @@ def test_each_change_is_an_entry_of_a_kind() -> None:
         assert before.strip() == ""
         assert [kind for kind in KINDS if kind in kinds] == kinds
         for entries in parts[1::2]:
-            lines = entries.strip().splitlines()
+            for of_subject in re.split(r"^#### .+$", entries.strip(), flags=re.MULTILINE):
+                lines = of_subject.strip().splitlines()
+                assert all(line.startswith(("- ", "  ")) for line in lines)
+                assert all(line.startswith("- ") for line in lines[:1])
             assert lines
-            assert all(line.startswith(("- ", "  ")) for line in lines)
-            assert lines[0].startswith("- ")
