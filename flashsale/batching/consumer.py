@@ -29,8 +29,8 @@ _RECONNECT_MAX_SECONDS = 3.0
 # A channel that lived as long as this was a working one: what ended it is a new trouble.
 _LASTING_SECONDS = 10.0
 _DRAIN_POLL_SECONDS = 0.05
-# While a batch is collected, what arrives is looked at this often: nothing would come of it sooner.
-_GATHER_SECONDS = 0.01
+# While a batch is collected, what arrives is looked at this often: little would come of it sooner.
+_GATHER_SECONDS = 0.04
 _LETTERS_AT_CLOSE_SECONDS = 2.0
 
 
