@@ -121,9 +121,11 @@ class Batcher(Generic[T]):
         """Whether a batch could be handed out now."""
         return bool(self._room() and (self._intake or self._has_due()))
 
-    def is_collecting(self) -> bool:
-        """Whether nothing is to be handed out before a batch is back or another is full."""
-        return self._collects() or len(self._in_flight) >= self._limits.in_flight
+    def collects_until(self) -> float:
+        """Until when nothing is to be handed out, unless a batch is back or another is full."""
+        if len(self._in_flight) >= self._limits.in_flight:
+            return math.inf
+        return self._collected_at() if self._collects() else -math.inf
 
     def next_batch(self) -> Batch[T] | None:
         """The next batch for the workers: a due retry, or what is collected."""

@@ -168,7 +168,8 @@ class BatchingConsumer(Consumer, Generic[T]):
             return Batch.probe()
         # With something to hand out, only what has arrived already is taken along.
         seconds = 0.0 if self._batcher.is_ready() else self._patience()
-        gather = min(seconds, _GATHER_SECONDS) if self._batcher.is_collecting() else 0.0
+        collecting = self._batcher.collects_until() - self._clock()
+        gather = max(0.0, min(seconds, collecting, _GATHER_SECONDS))
         deliveries = channel.receive(
             seconds - gather, self._batcher.wanted(), gather_seconds=gather
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from flashsale.batching import (
@@ -89,24 +91,25 @@ def test_beside_a_batch_that_takes_long_the_next_leaves_as_it_is(bench: Bench) -
 
 
 @pytest.mark.parametrize("bench", [COLLECTING], indirect=True)
-def test_it_collects_from_when_a_batch_leaves_until_it_is_back_or_another_is_full(
+def test_it_collects_for_a_moment_behind_one_batch_and_behind_two_until_one_is_back(
     bench: Bench,
 ) -> None:
-    assert not bench.batcher.is_collecting()
+    collected_at = bench.clock() + COLLECTING.collect_seconds
+    assert bench.batcher.collects_until() < bench.clock()
     bench.arrive(1)
     first = bench.hand_out()
-    assert bench.batcher.is_collecting()
+    assert bench.batcher.collects_until() == collected_at
 
     bench.arrive(LIMITS.batch_size)
-    assert not bench.batcher.is_collecting()
+    assert bench.batcher.collects_until() < bench.clock()
 
     bench.hand_out()
-    assert bench.batcher.is_collecting()
+    assert bench.batcher.collects_until() == math.inf
     bench.arrive(LIMITS.batch_size)
-    assert bench.batcher.is_collecting()
+    assert bench.batcher.collects_until() == math.inf
 
     bench.succeed(first)
-    assert not bench.batcher.is_collecting()
+    assert bench.batcher.collects_until() < bench.clock()
 
 
 def take_out_and_back(bench: Bench, took: float) -> None:
