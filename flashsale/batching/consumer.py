@@ -30,7 +30,7 @@ _RECONNECT_MAX_SECONDS = 3.0
 _LASTING_SECONDS = 10.0
 _DRAIN_POLL_SECONDS = 0.05
 # While a batch is collected, what arrives is looked at this often: little would come of it sooner.
-_GATHER_SECONDS = 0.02
+_GATHER_SECONDS = 0.01
 _LETTERS_AT_CLOSE_SECONDS = 2.0
 
 
