@@ -22,7 +22,7 @@ _SWEPT = {
     "threads": (1, 2, 4, 8, 16),
     "FLASHSALE_BATCH_SIZE": (50, 100, 250, 500, 1_000, 2_000),
     "FLASHSALE_BATCHES_IN_FLIGHT": (1, 2, 3, 4),
-    "FLASHSALE_PREFETCH": (500, 1_000, 2_000, 4_000, 8_000),
+    "FLASHSALE_PREFETCH": (1_000, 2_000, 3_000, 4_000, 8_000),
 }
 # Those of the command `dramatiq flashsale.actors --processes 3`, then flashsale's own.
 _DEFAULTS = {"processes": 3, "threads": 8} | {
