@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import lru_cache, partial
 from operator import attrgetter
-from typing import Final
 
 import msgspec
 import peewee
@@ -48,7 +47,7 @@ ON CONFLICT DO NOTHING
 _BY_ID = attrgetter("id")
 _COLUMNS = [attrgetter(name) for name in ("id", "sale_id", "user_id", "event_type", "metadata")]
 # Looked up and hashed for each row, which a member of an enumeration does in Python.
-_CONFIRMED: Final[str] = AuditEventType.CONFIRMED.value
+_CONFIRMED = AuditEventType.CONFIRMED.value
 # So many rows refused and none taken: the table refuses all, and asking for each would cost a
 # statement a row, again and again.
 _PATIENCE = 16

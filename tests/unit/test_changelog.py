@@ -40,8 +40,10 @@ def test_each_change_is_an_entry_of_a_kind() -> None:
         assert before.strip() == ""
         assert [kind for kind in KINDS if kind in kinds] == kinds
         for entries in parts[1::2]:
-            for of_subject in re.split(r"^#### .+$", entries.strip(), flags=re.MULTILINE):
+            loose, *subjects = re.split(r"^#### .+$", entries.strip(), flags=re.MULTILINE)
+            assert not (subjects and loose), "where there are subjects, each entry has one"
+            for of_subject in subjects or [loose]:
                 lines = of_subject.strip().splitlines()
+                assert lines
                 assert all(line.startswith(("- ", "  ")) for line in lines)
-                assert all(line.startswith("- ") for line in lines[:1])
-            assert lines
+                assert lines[0].startswith("- ")
