@@ -58,14 +58,17 @@ class Stage:
     """PostgreSQL and RabbitMQ for the length of the ``with`` block, shared by all its runs.
 
     fsync and synchronous_commit are on, the queue is durable, its messages are persistent. The
-    server keeps commit times. `settings` are added to PostgreSQL's.
+    server keeps commit times. `settings` are added to PostgreSQL's, `vm_arguments` to those of
+    RabbitMQ's VM.
     """
 
-    def __init__(self, settings: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, settings: Mapping[str, str] | None = None, *, vm_arguments: str = ""
+    ) -> None:
         # PostgreSQL's own default; the tests' server makes do with less.
         defaults = {"track_commit_timestamp": "on", "shared_buffers": "128MB"}
         self.postgres = PrivatePostgres({**defaults, **(settings or {})})
-        self.rabbitmq = PrivateRabbitMQ()
+        self.rabbitmq = PrivateRabbitMQ(vm_arguments=vm_arguments)
 
     def __enter__(self) -> Self:
         try:

@@ -82,6 +82,7 @@ def test_whatever_is_asked_of_a_channel_whose_connection_was_killed_it_is_lost(
         channel.start_consuming,
         channel.stop_consuming,
         lambda: channel.receive(0, 1),
+        lambda: channel.count_ready("purchase"),
     ):
         with pytest.raises(ChannelLost):
             ask()

@@ -28,9 +28,10 @@ _LOOPBACK = "-kernel inet_dist_use_interface {127,0,0,1}"
 class PrivateRabbitMQ(PrivateServer):
     """A node on 127.0.0.1 with data of its own, gone with the ``with`` block or the process.
 
-    `settings` are added to its rabbitmq.conf. `management` adds the HTTP API, for the user guest,
-    and seconds to the start. A node made `beside` another can be its peer, where both are
-    configured so; the other has to be started first. One thread at a time may start and stop it.
+    `settings` are added to its rabbitmq.conf, `vm_arguments` to those of Erlang's VM. `management`
+    adds the HTTP API, for the user guest, and seconds to the start. A node made `beside` another
+    can be its peer, where both are configured so; the other has to be started first. One thread at
+    a time may start and stop it.
     """
 
     def __init__(
@@ -38,8 +39,10 @@ class PrivateRabbitMQ(PrivateServer):
         *,
         management: bool = False,
         settings: Mapping[str, str] | None = None,
+        vm_arguments: str = "",
         beside: PrivateRabbitMQ | None = None,
     ) -> None:
+        self._vm_arguments = vm_arguments
         self._scripts, self._epmd_program = _find_programs()
         self._process: GuardedProcess | None = None
         self._epmd: GuardedProcess | None = None
@@ -198,7 +201,7 @@ class PrivateRabbitMQ(PrivateServer):
             # The script then becomes the VM instead of waiting for it, so that signals reach it.
             "RABBITMQ_ALLOW_INPUT": "1",
             "RABBITMQ_SERVER_START_ARGS": "-noinput",
-            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": distribution,
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": f"{distribution} {self._vm_arguments}",
             "RABBITMQ_CTL_ERL_ARGS": _LOOPBACK,
         }
 
