@@ -16,6 +16,7 @@ from flashsale.batching.batch import Batch, Rejection
 from flashsale.batching.batcher import Batcher
 from flashsale.batching.breaker import Breaker, BreakerState, backoff_seconds
 from flashsale.batching.intake import Suspicion
+from flashsale.batching.limits import Limits
 from flashsale.batching.reminders import Reminders
 from flashsale.batching.tally import Tally
 from flashsale.batching.transport import Channel, ChannelLost, Letter, Transport

@@ -126,20 +126,6 @@ def test_what_waits_is_counted_without_what_was_delivered(medium: Medium, channe
     wait_until(lambda: channel.count_ready(deliveries[0].queue) == 4, PATIENCE, "four wait")
 
 
-def test_what_arrives_beside_the_answer_to_a_question_is_there_at_once(
-    medium: Medium, channel: Channel
-) -> None:
-    medium.publish([b"0"])
-    (first,) = take(channel, 1)
-    medium.publish([b"1"])
-    # On the channel that the answer comes on, the delivery comes before it.
-    wait_until(lambda: channel.count_ready(first.queue) == 0, PATIENCE, "it is delivered")
-
-    started_at = time.monotonic()
-    assert bodies(channel.receive(PATIENCE, PREFETCH)) == [b"1"]
-    assert time.monotonic() - started_at < PATIENCE / 2
-
-
 def test_what_no_acknowledgement_has_named_or_covered_returns_as_the_channel_closes(
     medium: Medium, channel: Channel, open_channel: OpenChannel
 ) -> None:
@@ -171,7 +157,15 @@ def test_what_no_acknowledgement_has_named_or_covered_returns_as_the_channel_clo
         lambda channel, tag: channel.ack(tag, multiple=True),
         lambda channel, tag: channel.give_back([tag]),
     ],
-    ids=["start_consuming", "stop_consuming", "receive", "count_ready", "ack", "ack_multiple", "give_back"],
+    ids=[
+        "start_consuming",
+        "stop_consuming",
+        "receive",
+        "count_ready",
+        "ack",
+        "ack_multiple",
+        "give_back",
+    ],
 )
 def test_whatever_is_asked_of_a_closed_channel_it_is_lost(
     medium: Medium, channel: Channel, consumes: bool, ask: Callable[[Channel, int], object]
