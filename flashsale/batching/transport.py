@@ -50,9 +50,6 @@ class Channel(Protocol):
         deliveries gather for up to `gather_seconds`: to look at each by itself is dear.
         """
 
-    def count_ready(self, queue: str) -> int:
-        """How many messages wait in one of its queues, delivered to nobody; it asks the broker."""
-
     def ack(self, tag: int, *, multiple: bool) -> None:
         """Acknowledge `tag`; with `multiple`, all outstanding tags below it as well."""
 

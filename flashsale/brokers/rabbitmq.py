@@ -187,8 +187,6 @@ class RabbitmqChannel:
             # First, since what pika reads itself meanwhile is sorted in below.
             self._find_missing()
             seconds = min(seconds, LOOK_SECONDS)
-        if self._arrived:
-            seconds = 0.0  # they came beside the answer to a question
         if gather_seconds > 0.0:
             # A turn of pika's loop costs as much as several events, and it would take one for
             # each handful that RabbitMQ sends.
@@ -206,10 +204,6 @@ class RabbitmqChannel:
         arrived = sorted(self._arrived, key=_TAG)
         self._arrived.clear()
         return arrived
-
-    def count_ready(self, queue: str) -> int:
-        with _raising_channel_lost(self._connection):
-            return int(self._channel.queue_declare(queue, passive=True).method.message_count)
 
     def ack(self, tag: int, *, multiple: bool) -> None:
         with _raising_channel_lost(self._connection):

@@ -82,7 +82,6 @@ def test_whatever_is_asked_of_a_channel_whose_connection_was_killed_it_is_lost(
         channel.start_consuming,
         channel.stop_consuming,
         lambda: channel.receive(0, 1),
-        lambda: channel.count_ready("purchase"),
     ):
         with pytest.raises(ChannelLost):
             ask()
@@ -123,20 +122,6 @@ def test_what_came_in_beside_an_acknowledgement_goes_back_when_consuming_stops(
     other.close()
     channel.ack(first.tag, multiple=True)
     assert list(channel.receive(0, 1)) == []
-
-
-def test_what_arrives_beside_the_answer_to_a_question_is_there_at_once(
-    medium: Medium, channel: Channel
-) -> None:
-    medium.publish([b"0"])
-    (first,) = take(channel, 1)
-    medium.publish([b"1"])
-    # On the channel that the answer comes on, the delivery comes before it.
-    wait_until(lambda: channel.count_ready(first.queue) == 0, PATIENCE, "it is delivered")
-
-    started_at = time.monotonic()
-    assert [delivery.body for delivery in channel.receive(PATIENCE, 1)] == [b"1"]
-    assert time.monotonic() - started_at < PATIENCE / 2
 
 
 def test_bodies_that_pika_reads_itself_stay_in_order_with_the_others(

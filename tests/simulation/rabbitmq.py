@@ -86,8 +86,6 @@ class FakeChannel:
         self.gathered = 0.0
         #: How many deliveries it could have used.
         self.wanted = 0
-        #: Of which queues it was asked how many wait.
-        self.counted: list[str] = []
         self._last_tag = 0
         self._acks_on_their_way: list[Message] = []
         rabbit.channels.append(self)
@@ -102,9 +100,7 @@ class FakeChannel:
         for message in ready[:count]:
             self._last_tag += 1
             self.outstanding[self._last_tag] = message
-            self.arrived.append(
-                Delivery(self._last_tag, message.body, message.redelivered, queue="purchase")
-            )
+            self.arrived.append(Delivery(self._last_tag, message.body, message.redelivered))
         del ready[:count]
         return count
 
@@ -148,11 +144,6 @@ class FakeChannel:
         arrived, self.arrived = self.arrived, []
         self.received += len(arrived)
         return arrived
-
-    def count_ready(self, queue: str) -> int:
-        self._require_life()
-        self.counted.append(queue)
-        return len(self.rabbit.ready)
 
     def ack(self, tag: int, *, multiple: bool) -> None:
         self._require_life()

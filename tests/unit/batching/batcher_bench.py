@@ -27,7 +27,7 @@ LIMITS = Limits(
     trial_size=2,
 )
 COLLECTING = replace(LIMITS, collect_seconds=0.5)
-FILLING = replace(LIMITS, fill_pace=20.0, fill_factor=3.0, look_seconds=2.0)
+FILLING = replace(LIMITS, fill_pace=20.0, fill_factor=3.0)
 UNREADABLE = Rejection("unreadable")
 REFUSED = Rejection("constraint", "23514")
 

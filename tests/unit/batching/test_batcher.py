@@ -120,8 +120,7 @@ def take_out_and_back(bench: Bench, took: float) -> None:
 
 
 @pytest.mark.parametrize("bench", [FILLING], indirect=True)
-def test_while_a_backlog_comes_fast_a_batch_waits_a_moment_to_be_full(bench: Bench) -> None:
-    bench.batcher.see(LIMITS.batch_size)
+def test_where_deliveries_come_fast_a_batch_waits_a_moment_to_be_full(bench: Bench) -> None:
     left_at = bench.clock()
     take_out_and_back(bench, 0.04)
     bench.arrive(1)
@@ -138,7 +137,6 @@ def test_while_a_backlog_comes_fast_a_batch_waits_a_moment_to_be_full(bench: Ben
 
 @pytest.mark.parametrize("bench", [FILLING], indirect=True)
 def test_it_waits_no_longer_than_a_few_times_what_the_last_one_took(bench: Bench) -> None:
-    bench.batcher.see(LIMITS.batch_size)
     left_at = bench.clock()
     take_out_and_back(bench, 0.01)
     bench.arrive(3)
@@ -152,7 +150,6 @@ def test_it_waits_no_longer_than_a_few_times_what_the_last_one_took(bench: Bench
 def test_where_deliveries_come_no_faster_than_the_pace_none_waits_for_another(
     bench: Bench,
 ) -> None:
-    bench.batcher.see(LIMITS.batch_size)
     for _ in range(3):
         take_out_and_back(bench, 0.04)
         bench.clock.advance(1 / FILLING.fill_pace)
@@ -160,43 +157,6 @@ def test_where_deliveries_come_no_faster_than_the_pace_none_waits_for_another(
         assert bench.batcher.is_ready()
         bench.succeed(bench.hand_out())
         bench.clock.advance(1 / FILLING.fill_pace)
-
-
-@pytest.mark.parametrize("bench", [FILLING], indirect=True)
-@pytest.mark.parametrize("gone", ["never there", "gone", "of an earlier channel"])
-def test_however_fast_they_come_without_a_backlog_no_delivery_waits_for_another(
-    bench: Bench, gone: str
-) -> None:
-    if gone != "never there":
-        bench.batcher.see(LIMITS.batch_size)
-    if gone == "gone":
-        bench.batcher.see(LIMITS.batch_size - 1)
-    take_out_and_back(bench, 0.04)
-    if gone == "of an earlier channel":
-        bench.new_channel()
-
-    bench.arrive(3)
-
-    assert bench.sizes() == [3]
-
-
-@pytest.mark.parametrize("bench", [FILLING], indirect=True)
-def test_the_backlog_is_asked_for_once_a_batch_has_come_and_now_and_then(bench: Bench) -> None:
-    """Where little comes the question would be most of the work."""
-    bench.arrive(LIMITS.batch_size - 1)
-    assert not bench.batcher.wants_look()
-    bench.arrive(1)
-    assert bench.batcher.wants_look()
-
-    bench.batcher.see(0)
-    bench.arrive(LIMITS.batch_size)
-    assert not bench.batcher.wants_look()
-    bench.clock.advance(FILLING.look_seconds)
-    assert bench.batcher.wants_look()
-
-    bench.batcher.see(0)
-    bench.clock.advance(FILLING.look_seconds)
-    assert not bench.batcher.wants_look()
 
 
 def test_a_batch_is_no_larger_than_its_limit(bench: Bench) -> None:
