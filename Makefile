@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 MINUTES := 10
 # Each is a command, python -m benchmarks.NAME, and leaves docs/benchmarks/NAME.json.
-SCENARIOS := latency outage sweep decay soak
+SCENARIOS := latency outage sweep collector decay soak
 INPUTS := 1000000
 BIN := $(VENV)/bin
 # pyenv keeps the other Pythons beside its shims, where tox would not find them.

@@ -204,6 +204,32 @@ def _sweep(results: Results) -> Iterator[str]:
     yield from table(("Setting", "Value", "Rate, cost"), rows)
 
 
+def _collector(results: Results) -> Iterator[str]:
+    options = results["options"]
+    workers = load_contestants()
+    yield f"Medians of {options['rounds']} rounds, {options['events']:,} events each:\n"
+
+    def kind(each: Results) -> tuple[str, bool]:
+        return each["contestant"], each["words"] is not None
+
+    groups = groupby(sorted(results["runs"], key=kind), key=kind)
+    yield from table(
+        ("Worker", "RabbitMQ", "Orders/s", "CPU: worker", "PostgreSQL", "RabbitMQ"),
+        [
+            (
+                workers[name].title,
+                f"`+hmbs {options['words']}`" if is_set else "as it comes",
+                f"{statistics.median(each['orders_per_second'] for each in runs):,.0f}",
+                *(
+                    f"{statistics.median(each['cpu_microseconds'][who] for each in runs):.0f} µs"
+                    for who in ("worker", "postgresql", "rabbitmq")
+                ),
+            )
+            for (name, is_set), runs in ((each, list(of_kind)) for each, of_kind in groups)
+        ],
+    )
+
+
 def _soak(results: Results) -> Iterator[str]:
     options, trends = results["options"], results["trends"]
     latency = results["latency_ms"]
@@ -258,6 +284,7 @@ _TABLES: dict[str, Callable[[Results], Iterator[str]]] = {
     "outage": _outage,
     "decay": _decay,
     "sweep": _sweep,
+    "collector": _collector,
     "soak": _soak,
     "model": _model,
 }

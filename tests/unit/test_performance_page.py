@@ -22,7 +22,7 @@ def test_the_tables_of_the_page_are_those_of_the_measurements() -> None:
 def test_without_a_measurement_the_command_says_which_is_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("latency", "outage", "decay", "sweep", "soak"):
+    for name in ("latency", "outage", "decay", "sweep", "collector", "soak"):
         (tmp_path / f"{name}.json").write_text("{}")
     monkeypatch.setattr(benchmarks.performance, "RESULTS", tmp_path)
 
