@@ -12,11 +12,12 @@ It knows nothing of what the messages mean, of the broker's protocol, or of a da
 """
 
 from flashsale.batching.batch import DONE, Batch, Delivery, Failure, Rejection, Verdict
-from flashsale.batching.batcher import Batcher, Limits
+from flashsale.batching.batcher import Batcher
 from flashsale.batching.breaker import Breaker, BreakerState
 from flashsale.batching.consumer import BatchingConsumer
 from flashsale.batching.intake import POISON_REASON, Intake, Suspicion
 from flashsale.batching.ledger import Ledger
+from flashsale.batching.limits import Limits
 from flashsale.batching.reminders import Reminders
 from flashsale.batching.retries import UNCLASSIFIED_REASON, HeldRetries
 from flashsale.batching.tally import Tally

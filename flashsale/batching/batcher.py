@@ -7,13 +7,14 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Generic, NamedTuple, TypeVar
 
 from flashsale.batching.batch import DONE, Batch, Delivery, Failure, Rejection
 from flashsale.batching.breaker import Breaker, BreakerState
+from flashsale.batching.filling import Filling
 from flashsale.batching.intake import Intake, Suspicion
 from flashsale.batching.ledger import Ledger
+from flashsale.batching.limits import Limits
 from flashsale.batching.tally import Tally
 from flashsale.batching.transport import Letter
 
@@ -22,28 +23,6 @@ T = TypeVar("T")
 # A held batch or a dead letter on its way may leave a gap below settled deliveries for this long
 # before they are acknowledged one by one.
 _GAP_SECONDS = 1.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """How much is on its way at once, and how long one wait for more may last."""
-
-    batch_size: int = 1_000
-    #: Most batches with the workers at once. While one is, the rest is collected until it is back
-    #: or another is full: large batches are what makes the database and the broker cheap.
-    in_flight: int = 2
-    #: How long one may take before the next leaves though it is not full.
-    collect_seconds: float = 0.025
-    #: Where deliveries come at `fill_pace` a second or faster, a batch may wait to be full, for up
-    #: to `fill_factor` times as long as the last one took: that is long where the servers are at
-    #: their limit, which large batches spare. Where they come more slowly, none waits for another.
-    fill_pace: float = 3_000.0
-    fill_factor: float = 5.0
-    #: Most open deliveries; the channel's prefetch.
-    prefetch: int = 3_000
-    #: Size of the one batch that ends an outage, or shows that it lasts.
-    trial_size: int = 50
-    idle_seconds: float = 1.0
 
 
 class Acknowledgement(NamedTuple):
@@ -75,13 +54,12 @@ class Batcher(Generic[T]):
         self._clock = clock
         self._ledger = Ledger()
         self._intake: Intake[T] = Intake(suspicion, tally)
+        #: Tells when to ask for the backlog, and wants the answer.
+        self.filling = Filling(limits, clock)
         self._held: list[tuple[float, int, Batch[T]]] = []
         self._hold_order = itertools.count()
         self._retried_last = False
-        self._left_at = -math.inf
-        #: Since when, by the clock.
-        self._in_flight: dict[Batch[T], float] = {}
-        self._last_batch_seconds = 0.0
+        self._in_flight: set[Batch[T]] = set()
         self._watched_batch: Batch[T] | None = None
         self._acknowledged_at = clock()
         #: Since when the workers have had batches and returned none; None while they have none.
@@ -95,11 +73,13 @@ class Batcher(Generic[T]):
         self._ledger = Ledger()
         self._intake.clear()
         self._held.clear()
+        self.filling.end_channel()
 
     def accept(self, deliveries: Sequence[Delivery]) -> list[Letter]:
         """Take what has arrived. Returns the dead letters of what cannot be read."""
         self._ledger.deliver([delivery.tag for delivery in deliveries])
         self._tally.delivered += len(deliveries)
+        self.filling.count_delivered(len(deliveries))
         self._tally.open = self._ledger.open_count
         received_at = time.time()
         refused = []
@@ -144,8 +124,8 @@ class Batcher(Generic[T]):
             batch = Batch(self._ledger, handful.items, handful.deliveries)
             self._watched_batch = batch if handful.watched else None
             self._retried_last = False
-            self._left_at = now
-        self._in_flight[batch] = now
+            self.filling.hand_out()
+        self._in_flight.add(batch)
         self.waiting_since = self.waiting_since or now
         self._tally.batches += 1
         return batch
@@ -180,8 +160,7 @@ class Batcher(Generic[T]):
 
     def _land(self, batch: Batch[T]) -> None:
         """What follows from a batch that is back, whatever channel it is of."""
-        if batch in self._in_flight:
-            self._last_batch_seconds = self._clock() - self._in_flight.pop(batch)
+        self._in_flight.discard(batch)
         self.waiting_since = self._clock() if self._in_flight else None
         if batch is self._watched_batch:
             self._watched_batch = None
@@ -257,10 +236,7 @@ class Batcher(Generic[T]):
         return len(self._intake) < self._limits.batch_size and self._clock() < self._collected_at()
 
     def _collected_at(self) -> float:
-        # Each delivery buys time for the next one. So a lone one waits for nobody; but where the
-        # servers are at their limit, none leaves in a small batch, which costs them more.
-        pace, most = self._limits.fill_pace, self._limits.fill_factor * self._last_batch_seconds
-        filled_at = self._left_at + min(len(self._intake) / pace, most)
+        filled_at = self.filling.until(len(self._intake))
         if self.waiting_since is None:
             return filled_at
         return max(filled_at, self.waiting_since + self._limits.collect_seconds)

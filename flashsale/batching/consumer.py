@@ -13,9 +13,10 @@ from dramatiq import Message
 from dramatiq.broker import Consumer, MessageProxy
 
 from flashsale.batching.batch import Batch, Rejection
-from flashsale.batching.batcher import Batcher, Limits
+from flashsale.batching.batcher import Batcher
 from flashsale.batching.breaker import Breaker, BreakerState, backoff_seconds
 from flashsale.batching.intake import Suspicion
+from flashsale.batching.limits import Limits
 from flashsale.batching.reminders import Reminders
 from flashsale.batching.tally import Tally
 from flashsale.batching.transport import Channel, ChannelLost, Letter, Transport
@@ -175,6 +176,9 @@ class BatchingConsumer(Consumer, Generic[T]):
         )
         if deliveries:
             self._dead_letter(self._batcher.accept(deliveries))
+            if self._batcher.filling.asks():
+                # Of several queues, that of the latest: where one is long, it is the likeliest.
+                channel.count_ready(deliveries[-1].queue, self._batcher.filling.see)
         return None if self._draining else self._batcher.next_batch()
 
     def _take_back(self) -> None:

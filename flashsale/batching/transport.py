@@ -50,6 +50,13 @@ class Channel(Protocol):
         deliveries gather for up to `gather_seconds`: to look at each by itself is dear.
         """
 
+    def count_ready(self, queue: str, take: Callable[[int], object]) -> None:
+        """Ask how many messages wait in one of its queues, delivered to nobody.
+
+        It does not wait: `take` is told during a later :meth:`receive`, or at once; or never, where
+        the channel ends first.
+        """
+
     def ack(self, tag: int, *, multiple: bool) -> None:
         """Acknowledge `tag`; with `multiple`, all outstanding tags below it as well."""
 

@@ -9,7 +9,7 @@ are skipped unread: nothing may depend on what a publisher has put there.
 Everything else stays with pika, in its place in the stream: other frames, other channels, bodies
 that are empty or come in several frames, and what has arrived in part.
 
-This is the only room that leans on how pika works inside; setup.cfg bounds the versions.
+No other room leans so on how pika works inside; setup.cfg bounds the versions.
 """
 
 from __future__ import annotations

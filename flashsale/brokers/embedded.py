@@ -112,8 +112,8 @@ class _Source:
         self._returned: deque[bytes] = deque()
 
     @property
-    def has_some(self) -> bool:
-        return bool(self._returned) or not self._queue.empty()
+    def ready_count(self) -> int:
+        return len(self._returned) + self._queue.qsize()
 
     def next(self) -> tuple[bytes, bool] | None:
         """The next body, and whether it was delivered before."""
@@ -177,6 +177,10 @@ class EmbeddedChannel:
                     givers.append(source)
         return arrived
 
+    def count_ready(self, queue: str, take: Callable[[int], object]) -> None:
+        self._require_life()
+        take(sum(source.ready_count for source in self._sources if source.name == queue))
+
     def ack(self, tag: int, *, multiple: bool) -> None:
         self._require_life()
         acked = [other for other in self._outstanding if other <= tag] if multiple else [tag]
@@ -203,7 +207,7 @@ class EmbeddedChannel:
             raise ChannelLost("the channel is closed")
 
     def _can_give(self, source: _Source) -> bool:
-        return self._consuming and self._counts[source] < source.prefetch and source.has_some
+        return self._consuming and self._counts[source] < source.prefetch and source.ready_count > 0
 
     def _deliver(self, source: _Source, body: bytes, redelivered: bool) -> Delivery:
         self._last_tag += 1

@@ -23,6 +23,7 @@ from flashsale.brokers.dead_letter_writer import DeadLetterWriter
 from flashsale.brokers.deliveries import Diversion, divert
 from flashsale.brokers.hosting import NewConsumer, WorkerBroker
 from flashsale.brokers.publishing import ConfirmingPublisher
+from flashsale.brokers.ready_count import ask_ready_count
 from flashsale.brokers.topology import DEFAULT_EXCHANGE
 from flashsale.brokers.worker_queues import LOOK_SECONDS, WorkerQueues
 from flashsale.errors import BrokerError
@@ -204,6 +205,10 @@ class RabbitmqChannel:
         arrived = sorted(self._arrived, key=_TAG)
         self._arrived.clear()
         return arrived
+
+    def count_ready(self, queue: str, take: Callable[[int], object]) -> None:
+        with _raising_channel_lost(self._connection):
+            ask_ready_count(self._channel, queue, take)
 
     def ack(self, tag: int, *, multiple: bool) -> None:
         with _raising_channel_lost(self._connection):

@@ -82,6 +82,7 @@ def test_whatever_is_asked_of_a_channel_whose_connection_was_killed_it_is_lost(
         channel.start_consuming,
         channel.stop_consuming,
         lambda: channel.receive(0, 1),
+        lambda: channel.count_ready("purchase", print),
     ):
         with pytest.raises(ChannelLost):
             ask()
@@ -122,6 +123,27 @@ def test_what_came_in_beside_an_acknowledgement_goes_back_when_consuming_stops(
     other.close()
     channel.ack(first.tag, multiple=True)
     assert list(channel.receive(0, 1)) == []
+
+
+def test_the_answer_to_how_many_wait_is_not_waited_for(medium: Medium, channel: Channel) -> None:
+    medium.publish([b"0"])
+    (first,) = take(channel, 1)
+    counts: list[int] = []
+
+    channel.count_ready(first.queue, counts.append)
+    assert counts == []
+
+    channel.ack(first.tag, multiple=True)
+    medium.publish([b"1"])
+    assert [delivery.body for delivery in take(channel, 1)] == [b"1"]
+    assert counts == [0]
+
+
+def test_asking_for_the_length_of_a_queue_that_is_gone_loses_the_channel(channel: Channel) -> None:
+    channel.count_ready("gone", print)
+
+    with pytest.raises(ChannelLost):
+        receive_until_lost(channel)
 
 
 def test_bodies_that_pika_reads_itself_stay_in_order_with_the_others(

@@ -115,6 +115,26 @@ def test_no_more_than_the_prefetch_is_outstanding(medium: Medium, channel: Chann
     assert bodies(take(channel, 4)) == numbered(PREFETCH + 5)[PREFETCH + 1 :]
 
 
+def test_what_waits_is_counted_without_what_was_delivered(medium: Medium, channel: Channel) -> None:
+    medium.publish(numbered(PREFETCH + 3))
+    deliveries = take(channel, PREFETCH)
+    assert count_ready(channel, deliveries[0].queue) == 3
+
+    channel.give_back([deliveries[0].tag])
+    channel.stop_consuming()
+    # What was not received yet may be back a moment later.
+    wait_until(
+        lambda: count_ready(channel, deliveries[0].queue) == 4, PATIENCE, "four of them wait"
+    )
+
+
+def count_ready(channel: Channel, queue: str) -> int:
+    counts: list[int] = []
+    channel.count_ready(queue, counts.append)
+    wait_until(lambda: counts or channel.receive(A_MOMENT, 1), PATIENCE, "the answer has come")
+    return counts[0]
+
+
 def test_what_no_acknowledgement_has_named_or_covered_returns_as_the_channel_closes(
     medium: Medium, channel: Channel, open_channel: OpenChannel
 ) -> None:
@@ -141,11 +161,20 @@ def test_what_no_acknowledgement_has_named_or_covered_returns_as_the_channel_clo
         lambda channel, _: channel.start_consuming(),
         lambda channel, _: channel.stop_consuming(),
         lambda channel, _: channel.receive(0, 1),
+        lambda channel, _: channel.count_ready("purchase", print),
         lambda channel, tag: channel.ack(tag, multiple=False),
         lambda channel, tag: channel.ack(tag, multiple=True),
         lambda channel, tag: channel.give_back([tag]),
     ],
-    ids=["start_consuming", "stop_consuming", "receive", "ack", "ack_multiple", "give_back"],
+    ids=[
+        "start_consuming",
+        "stop_consuming",
+        "receive",
+        "count_ready",
+        "ack",
+        "ack_multiple",
+        "give_back",
+    ],
 )
 def test_whatever_is_asked_of_a_closed_channel_it_is_lost(
     medium: Medium, channel: Channel, consumes: bool, ask: Callable[[Channel, int], object]

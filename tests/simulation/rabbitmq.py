@@ -86,6 +86,8 @@ class FakeChannel:
         self.gathered = 0.0
         #: How many deliveries it could have used.
         self.wanted = 0
+        #: Of which queues it was asked how many wait.
+        self.counted: list[str] = []
         self._last_tag = 0
         self._acks_on_their_way: list[Message] = []
         rabbit.channels.append(self)
@@ -100,7 +102,9 @@ class FakeChannel:
         for message in ready[:count]:
             self._last_tag += 1
             self.outstanding[self._last_tag] = message
-            self.arrived.append(Delivery(self._last_tag, message.body, message.redelivered))
+            self.arrived.append(
+                Delivery(self._last_tag, message.body, message.redelivered, queue="purchase")
+            )
         del ready[:count]
         return count
 
@@ -144,6 +148,11 @@ class FakeChannel:
         arrived, self.arrived = self.arrived, []
         self.received += len(arrived)
         return arrived
+
+    def count_ready(self, queue: str, take: Callable[[int], object]) -> None:
+        self._require_life()
+        self.counted.append(queue)
+        take(len(self.rabbit.ready))
 
     def ack(self, tag: int, *, multiple: bool) -> None:
         self._require_life()

@@ -21,6 +21,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 import flashsale.worker
 from flashsale import exit_codes
 from flashsale.audit_rows import AuditEntry, now
+from flashsale.batching import Limits
 from flashsale.brokers.embedded import EmbeddedBroker
 from flashsale.database import CONNECT_TIMEOUT_SECONDS
 from flashsale.ids import new_order_ids
@@ -61,6 +62,16 @@ def settings(tmp_path: Path) -> Settings:
     return Settings(
         database=parse_database_url(f"sqlite:///{tmp_path}/flashsale.db"),
         audit_interval_seconds=60,  # nothing but the shutdown writes the trail
+    )
+
+
+def test_what_bounds_a_consumer_unless_told_otherwise_is_what_the_settings_default_to() -> None:
+    limits, settings = Limits(), Settings()
+
+    assert (limits.batch_size, limits.in_flight, limits.prefetch) == (
+        settings.batch_size,
+        settings.batches_in_flight,
+        settings.prefetch,
     )
 
 

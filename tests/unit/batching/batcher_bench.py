@@ -22,12 +22,11 @@ LIMITS = Limits(
     batch_size=4,
     in_flight=2,
     collect_seconds=0.0,
-    fill_factor=0.0,
     prefetch=20,
     trial_size=2,
 )
 COLLECTING = replace(LIMITS, collect_seconds=0.5)
-FILLING = replace(LIMITS, fill_pace=20.0, fill_factor=3.0)
+FILLING = replace(LIMITS, fill_pace=20.0, ask_seconds=2.0)
 UNREADABLE = Rejection("unreadable")
 REFUSED = Rejection("constraint", "23514")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import pytest
 
@@ -69,7 +69,7 @@ class Bench:
 def new_bench() -> Bench:
     rabbit, store, clock = Rabbit(), Store(), Clock()
     # The clock moves only where a test moves it: no batch waits for another delivery.
-    process = Process("P1", rabbit, store, clock, replace(LIMITS, fill_factor=0.0))
+    process = Process("P1", rabbit, store, clock, LIMITS)
     return Bench(rabbit, store, clock, process)
 
 

@@ -114,6 +114,18 @@ def test_deliveries_gather_no_longer_than_what_comes_meanwhile_is_collected(star
     assert started.channel.gathered == 0.0
 
 
+def test_once_a_batch_has_come_it_asks_how_many_wait_behind_it(started: Bench) -> None:
+    size = started.process.limits.batch_size
+    for number in range(size - 2):  # one has come before
+        started.rabbit.publish(b"good-%d" % number)
+    started.turn()
+    assert started.channel.counted == []
+
+    started.rabbit.publish(b"good-last")
+    started.turn()
+    assert started.channel.counted == ["purchase"]
+
+
 def test_it_asks_for_as_many_as_the_next_batch_can_take(started: Bench) -> None:
     started.turn()
 

@@ -170,7 +170,7 @@ def batcher_of(memory: Memory) -> Batcher[bytes]:
     return Batcher(
         lambda body: body,
         breaker=breaker,
-        limits=Limits(fill_factor=0.0, collect_seconds=0.0),
+        limits=Limits(collect_seconds=0.0),
         tally=Tally(),
         clock=clock,
         suspicion=memory,
