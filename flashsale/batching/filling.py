@@ -37,7 +37,7 @@ class Filling:
     def asks(self) -> bool:
         """Whether to ask, now, how many are still in the queue.
 
-        Once true, it is not again until the answer has been :meth:`see`-n, or the channel ended.
+        Once true, it is not again until :meth:`see` is told the answer, or the channel ends.
         """
         if (
             self._asks
