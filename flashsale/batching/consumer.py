@@ -39,8 +39,8 @@ class BatchingConsumer(Consumer, Generic[T]):
     """Hands an actor all deliveries that have already arrived as one Dramatiq message.
 
     One delivery alone leaves at once. Under load, while the workers are busy, batches grow by
-    themselves; and where deliveries come so fast that a batch is full within moments, it may wait
-    for that, see :class:`~flashsale.batching.Limits`.
+    themselves; and while a backlog waits behind them, each may wait a moment to be full, see
+    :class:`~flashsale.batching.Limits`.
 
     Dramatiq calls ``next()`` on the consumer's thread, :meth:`ack` and :meth:`nack` on the
     workers'. All that touches the channel or the ledger happens in ``next()`` (and in
