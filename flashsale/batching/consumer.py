@@ -14,10 +14,10 @@ from dramatiq.broker import Consumer, MessageProxy
 
 from flashsale.batching.batch import Batch, Rejection
 from flashsale.batching.batcher import Batcher
-from flashsale.batching.breaker import Breaker, BreakerState, backoff_seconds
+from flashsale.batching.breaker import Breaker, BreakerState
 from flashsale.batching.intake import Suspicion
 from flashsale.batching.limits import Limits
-from flashsale.batching.reminders import Reminders
+from flashsale.batching.opening import Opening
 from flashsale.batching.tally import Tally
 from flashsale.batching.transport import Channel, ChannelLost, Letter, Transport
 
@@ -25,10 +25,6 @@ T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
-_RECONNECT_MIN_SECONDS = 0.1
-_RECONNECT_MAX_SECONDS = 3.0
-# A channel that lived as long as this was a working one: what ended it is a new trouble.
-_LASTING_SECONDS = 10.0
 _DRAIN_POLL_SECONDS = 0.05
 # While a batch is collected, what arrives is looked at this often: little would come of it sooner.
 _GATHER_SECONDS = 0.01
@@ -80,9 +76,9 @@ class BatchingConsumer(Consumer, Generic[T]):
         self._channel: Channel | None = None
         self._consuming = False
         self._draining = False
-        self._failed_channels = 0
-        self._opened_at = clock()
-        self._reminders = Reminders(clock)
+        self._opening = Opening(
+            transport, tally, queue_name=queue_name, clock=clock, wait=self._wait
+        )
         self._moved_at = clock()
         # Filled by other threads; a deque's append and popleft are atomic.
         self._processed: deque[Batch[T]] = deque()
@@ -244,36 +240,13 @@ class BatchingConsumer(Consumer, Generic[T]):
             self._interrupted.clear()  # it has ended the wait that it was for
             self._wait(_DRAIN_POLL_SECONDS)
             return None
-        try:
-            channel = self._transport.open()
-        except ChannelLost as loss:
-            self._tally.failed_channels += 1
-            self._report(str(loss))
-            self._back_off()
-            return None
-        self._opened_at = self._clock()
-        self._reminders.forget_all()
-        self._tally.channels += 1
-        log.info("broker.connected", extra={"queue": self._queue_name})
-        return channel
-
-    def _report(self, cause: str) -> None:
-        # For each cause: where there are several nodes, theirs take turns.
-        if self._reminders.is_due(cause):
-            log.warning("broker.unreachable", extra={"cause": cause})
+        return self._opening.open()
 
     def _lose_channel(self, loss: ChannelLost) -> None:
         if not self._draining:
             log.warning("broker.connection_lost", extra={"cause": str(loss)})
         self._close_channel()
-        if self._clock() - self._opened_at >= _LASTING_SECONDS:
-            self._failed_channels = 0
-        # One that is opened and closed again and again is not opened without a pause either.
-        self._back_off()
-
-    def _back_off(self) -> None:
-        attempt, self._failed_channels = self._failed_channels, self._failed_channels + 1
-        self._wait(backoff_seconds(attempt, _RECONNECT_MIN_SECONDS, _RECONNECT_MAX_SECONDS))
+        self._opening.pause_after_loss()
 
     def _close_channel(self) -> None:
         """What was open returns to the queue by itself, as the broker sees the channel end."""

@@ -11,7 +11,7 @@ from tests.unit.batching.consumer_bench import Bench, lines, new_bench, started_
 
 @pytest.fixture
 def started(caplog: pytest.LogCaptureFixture) -> Bench:
-    caplog.set_level(logging.INFO, "flashsale.batching.consumer")
+    caplog.set_level(logging.INFO, "flashsale.batching")
     return started_bench()
 
 

@@ -15,7 +15,7 @@ from tests.unit.batching.consumer_bench import Bench, lines, real_time_consumer,
 
 @pytest.fixture
 def started(caplog: pytest.LogCaptureFixture) -> Bench:
-    caplog.set_level(logging.INFO, "flashsale.batching.consumer")
+    caplog.set_level(logging.INFO, "flashsale.batching")
     return started_bench()
 
 
