@@ -174,7 +174,7 @@ class BatchingConsumer(Consumer, Generic[T]):
             self._dead_letter(self._batcher.accept(deliveries))
             if self._batcher.filling.asks():
                 # Of several queues, that of the latest: where one is long, it is the likeliest.
-                channel.count_ready(deliveries[-1].queue, self._batcher.filling.see)
+                channel.ask_backlog(deliveries[-1].queue, self._batcher.filling.see)
         return None if self._draining else self._batcher.next_batch()
 
     def _take_back(self) -> None:

@@ -22,36 +22,35 @@ class Filling:
         self._clock = clock
         self._left_at = -math.inf
         self._has_backlog = False
-        self._asks = False
+        self._awaits_answer = False
         self._asked_at = -math.inf
         self._count_since = 0
 
     def end_channel(self) -> None:
         """Forget what the queues of this channel held, and what was asked on it."""
-        self._has_backlog = self._asks = False
+        self._has_backlog = self._awaits_answer = False
 
     def count_delivered(self, count: int) -> None:
         """Take note that so many have come."""
         self._count_since += count
 
     def asks(self) -> bool:
-        """Whether to ask, now, how many are still in the queue.
+        """Whether to ask, now, for the backlog.
 
         Once true, it is not again until :meth:`see` is told the answer, or the channel ends.
         """
-        if (
-            self._asks
-            or self._count_since < self._limits.batch_size
-            or self._clock() - self._asked_at < self._limits.ask_seconds
-        ):
+        # Where little comes, the question would be most of the work.
+        is_due = self._has_backlog or self._count_since >= self._limits.batch_size
+        now = self._clock()
+        if self._awaits_answer or not is_due or now - self._asked_at < self._limits.ask_seconds:
             return False
-        self._asks, self._asked_at, self._count_since = True, self._clock(), 0
+        self._awaits_answer, self._asked_at, self._count_since = True, now, 0
         return True
 
-    def see(self, ready_count: int) -> None:
-        """Take note of how many are still in the queue."""
-        self._asks = False
-        self._has_backlog = ready_count >= self._limits.batch_size
+    def see(self, backlog: int) -> None:
+        """Take note of how many wait in the queue, for this consumer's part."""
+        self._awaits_answer = False
+        self._has_backlog = backlog >= self._limits.batch_size
 
     def hand_out(self) -> None:
         """A batch of new deliveries leaves."""

@@ -15,11 +15,11 @@ class Limits:
     in_flight: int = 2
     #: How long one may take before the next leaves though it is not full.
     collect_seconds: float = 0.025
-    #: While a batch's worth is still in the queue, and deliveries come at this many a second or
-    #: faster, a batch waits to be full.
+    #: While a batch for each consumer is still in the queue, and deliveries come at this many a
+    #: second or faster, a batch waits to be full.
     fill_pace: float = 2_000.0
-    #: How often the queue is asked for that, at most; and not before a batch's worth has come.
-    ask_seconds: float = 0.5
+    #: How often the queue is asked for that, at most.
+    ask_seconds: float = 0.1
     #: Most open deliveries; the channel's prefetch.
     prefetch: int = 3_000
     #: Size of the one batch that ends an outage, or shows that it lasts.

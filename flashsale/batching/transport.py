@@ -50,11 +50,11 @@ class Channel(Protocol):
         deliveries gather for up to `gather_seconds`: to look at each by itself is dear.
         """
 
-    def count_ready(self, queue: str, take: Callable[[int], object]) -> None:
-        """Ask how many messages wait in one of its queues, delivered to nobody.
+    def ask_backlog(self, queue: str, take: Callable[[int], object]) -> None:
+        """Ask how many messages wait in one of its queues for each of the queue's consumers.
 
-        It does not wait: `take` is told during a later :meth:`receive`, or at once; or never, where
-        the channel ends first.
+        Those that are delivered do not count. The answer is not waited for: `take` is told during
+        a later :meth:`receive`, or at once; or never, where the channel ends first.
         """
 
     def ack(self, tag: int, *, multiple: bool) -> None:

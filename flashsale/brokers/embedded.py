@@ -177,7 +177,7 @@ class EmbeddedChannel:
                     givers.append(source)
         return arrived
 
-    def count_ready(self, queue: str, take: Callable[[int], object]) -> None:
+    def ask_backlog(self, queue: str, take: Callable[[int], object]) -> None:
         self._require_life()
         take(sum(source.ready_count for source in self._sources if source.name == queue))
 

@@ -18,12 +18,12 @@ from dramatiq.middleware import Middleware
 from pika.exceptions import AMQPError, ChannelClosedByBroker
 
 from flashsale.batching import ChannelLost, Delivery, Letter
+from flashsale.brokers.backlog import ask_backlog
 from flashsale.brokers.connections import answers_within, connect, node_parameters
 from flashsale.brokers.dead_letter_writer import DeadLetterWriter
 from flashsale.brokers.deliveries import Diversion, divert
 from flashsale.brokers.hosting import NewConsumer, WorkerBroker
 from flashsale.brokers.publishing import ConfirmingPublisher
-from flashsale.brokers.ready_count import ask_ready_count
 from flashsale.brokers.topology import DEFAULT_EXCHANGE
 from flashsale.brokers.worker_queues import LOOK_SECONDS, WorkerQueues
 from flashsale.errors import BrokerError
@@ -206,9 +206,9 @@ class RabbitmqChannel:
         self._arrived.clear()
         return arrived
 
-    def count_ready(self, queue: str, take: Callable[[int], object]) -> None:
+    def ask_backlog(self, queue: str, take: Callable[[int], object]) -> None:
         with _raising_channel_lost(self._connection):
-            ask_ready_count(self._channel, queue, take)
+            ask_backlog(self._channel, queue, take)
 
     def ack(self, tag: int, *, multiple: bool) -> None:
         with _raising_channel_lost(self._connection):

@@ -18,7 +18,7 @@ from tests.conftest import QueueNames
 from tests.support.ports import free_port
 from tests.support.rabbitmq import PrivateRabbitMQ
 from tests.support.relays import Relay
-from tests.support.transports import Medium, rabbitmq_medium, take
+from tests.support.transports import PREFETCH, Medium, rabbitmq_medium, take
 from tests.support.waiting import wait_until
 
 PATIENCE = 5.0
@@ -82,7 +82,7 @@ def test_whatever_is_asked_of_a_channel_whose_connection_was_killed_it_is_lost(
         channel.start_consuming,
         channel.stop_consuming,
         lambda: channel.receive(0, 1),
-        lambda: channel.count_ready("purchase", print),
+        lambda: channel.ask_backlog("purchase", print),
     ):
         with pytest.raises(ChannelLost):
             ask()
@@ -125,22 +125,42 @@ def test_what_came_in_beside_an_acknowledgement_goes_back_when_consuming_stops(
     assert list(channel.receive(0, 1)) == []
 
 
-def test_the_answer_to_how_many_wait_is_not_waited_for(medium: Medium, channel: Channel) -> None:
+def test_the_answer_to_how_much_waits_is_not_waited_for(medium: Medium, channel: Channel) -> None:
     medium.publish([b"0"])
     (first,) = take(channel, 1)
-    counts: list[int] = []
+    answers: list[int] = []
 
-    channel.count_ready(first.queue, counts.append)
-    assert counts == []
+    channel.ask_backlog(first.queue, answers.append)
+    assert answers == []
 
     channel.ack(first.tag, multiple=True)
     medium.publish([b"1"])
     assert [delivery.body for delivery in take(channel, 1)] == [b"1"]
-    assert counts == [0]
+    assert answers == [0]
 
 
-def test_asking_for_the_length_of_a_queue_that_is_gone_loses_the_channel(channel: Channel) -> None:
-    channel.count_ready("gone", print)
+def test_what_waits_is_shared_among_the_consumers_of_its_queue(
+    medium: Medium, channel: Channel
+) -> None:
+    others = [medium.transport.open() for _ in range(2)]
+    for other in others:
+        other.start_consuming()
+    medium.publish([b"%d" % number for number in range(3 * PREFETCH + 7)])
+    (first, *_) = take(channel, PREFETCH)
+    for other in others:
+        take(other, PREFETCH)
+    answers: list[int] = []
+
+    channel.ask_backlog(first.queue, answers.append)
+
+    wait_until(lambda: answers or channel.receive(0.1, 1), PATIENCE, "the answer has come")
+    assert answers == [7 // 3]
+    for other in others:
+        other.close()
+
+
+def test_asking_for_the_backlog_of_a_queue_that_is_gone_loses_the_channel(channel: Channel) -> None:
+    channel.ask_backlog("gone", print)
 
     with pytest.raises(ChannelLost):
         receive_until_lost(channel)

@@ -118,21 +118,19 @@ def test_no_more_than_the_prefetch_is_outstanding(medium: Medium, channel: Chann
 def test_what_waits_is_counted_without_what_was_delivered(medium: Medium, channel: Channel) -> None:
     medium.publish(numbered(PREFETCH + 3))
     deliveries = take(channel, PREFETCH)
-    assert count_ready(channel, deliveries[0].queue) == 3
+    assert backlog_of(channel, deliveries[0].queue) == 3
 
     channel.give_back([deliveries[0].tag])
     channel.stop_consuming()
     # What was not received yet may be back a moment later.
-    wait_until(
-        lambda: count_ready(channel, deliveries[0].queue) == 4, PATIENCE, "four of them wait"
-    )
+    wait_until(lambda: backlog_of(channel, deliveries[0].queue) == 4, PATIENCE, "four of them wait")
 
 
-def count_ready(channel: Channel, queue: str) -> int:
-    counts: list[int] = []
-    channel.count_ready(queue, counts.append)
-    wait_until(lambda: counts or channel.receive(A_MOMENT, 1), PATIENCE, "the answer has come")
-    return counts[0]
+def backlog_of(channel: Channel, queue: str) -> int:
+    answers: list[int] = []
+    channel.ask_backlog(queue, answers.append)
+    wait_until(lambda: answers or channel.receive(A_MOMENT, 1), PATIENCE, "the answer has come")
+    return answers[0]
 
 
 def test_what_no_acknowledgement_has_named_or_covered_returns_as_the_channel_closes(
@@ -161,7 +159,7 @@ def test_what_no_acknowledgement_has_named_or_covered_returns_as_the_channel_clo
         lambda channel, _: channel.start_consuming(),
         lambda channel, _: channel.stop_consuming(),
         lambda channel, _: channel.receive(0, 1),
-        lambda channel, _: channel.count_ready("purchase", print),
+        lambda channel, _: channel.ask_backlog("purchase", print),
         lambda channel, tag: channel.ack(tag, multiple=False),
         lambda channel, tag: channel.ack(tag, multiple=True),
         lambda channel, tag: channel.give_back([tag]),
@@ -170,7 +168,7 @@ def test_what_no_acknowledgement_has_named_or_covered_returns_as_the_channel_clo
         "start_consuming",
         "stop_consuming",
         "receive",
-        "count_ready",
+        "ask_backlog",
         "ack",
         "ack_multiple",
         "give_back",

@@ -86,8 +86,8 @@ class FakeChannel:
         self.gathered = 0.0
         #: How many deliveries it could have used.
         self.wanted = 0
-        #: Of which queues it was asked how many wait.
-        self.counted: list[str] = []
+        #: Of which queues it was asked how much waits in them.
+        self.asked: list[str] = []
         self._last_tag = 0
         self._acks_on_their_way: list[Message] = []
         rabbit.channels.append(self)
@@ -149,9 +149,9 @@ class FakeChannel:
         self.received += len(arrived)
         return arrived
 
-    def count_ready(self, queue: str, take: Callable[[int], object]) -> None:
+    def ask_backlog(self, queue: str, take: Callable[[int], object]) -> None:
         self._require_life()
-        self.counted.append(queue)
+        self.asked.append(queue)
         take(len(self.rabbit.ready))
 
     def ack(self, tag: int, *, multiple: bool) -> None:

@@ -167,8 +167,9 @@ def test_however_fast_they_come_without_a_backlog_no_delivery_waits_for_another(
 
 
 @pytest.mark.parametrize("bench", [FILLING], indirect=True)
-def test_the_backlog_is_asked_for_once_a_batch_has_come_and_now_and_then(bench: Bench) -> None:
-    """Where little comes the question would be most of the work."""
+def test_whether_there_is_a_backlog_is_asked_once_a_batch_has_come_and_now_and_then(
+    bench: Bench,
+) -> None:
     filling = bench.batcher.filling
     bench.arrive(LIMITS.batch_size - 1)
     assert not filling.asks()
@@ -184,6 +185,20 @@ def test_the_backlog_is_asked_for_once_a_batch_has_come_and_now_and_then(bench: 
     filling.see(0)
     bench.clock.advance(FILLING.ask_seconds)
     assert not filling.asks()
+
+
+@pytest.mark.parametrize("bench", [FILLING], indirect=True)
+def test_while_there_is_a_backlog_it_is_asked_for_again_however_little_comes(
+    bench: Bench,
+) -> None:
+    filling = bench.batcher.filling
+    bench.arrive(LIMITS.batch_size)
+    assert filling.asks()
+    filling.see(LIMITS.batch_size)
+
+    assert not filling.asks()
+    bench.clock.advance(FILLING.ask_seconds)
+    assert filling.asks()
 
 
 @pytest.mark.parametrize("bench", [FILLING], indirect=True)

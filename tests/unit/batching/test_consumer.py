@@ -15,7 +15,7 @@ from tests.unit.batching.test_intake import Memory
 
 @pytest.fixture
 def started(caplog: pytest.LogCaptureFixture) -> Bench:
-    caplog.set_level(logging.INFO, "flashsale.batching.consumer")
+    caplog.set_level(logging.INFO, "flashsale.batching")
     return started_bench()
 
 
@@ -119,11 +119,11 @@ def test_once_a_batch_has_come_it_asks_how_many_wait_behind_it(started: Bench) -
     for number in range(size - 2):  # one has come before
         started.rabbit.publish(b"good-%d" % number)
     started.turn()
-    assert started.channel.counted == []
+    assert started.channel.asked == []
 
     started.rabbit.publish(b"good-last")
     started.turn()
-    assert started.channel.counted == ["purchase"]
+    assert started.channel.asked == ["purchase"]
 
 
 def test_it_asks_for_as_many_as_the_next_batch_can_take(started: Bench) -> None:
