@@ -47,7 +47,8 @@ def test_the_others_finish_its_events_and_it_rejoins(
             worker.wait_for_log("broker.connected", 15)
         # All three: else the others may have taken every event before the first consumes.
         wait_until(lambda: shop.consumers() == 3, 15, "all of them consume")
-        shop.slow_down(0.05)
+        # So that they are at work for seconds: what is published slowly must not be done at once.
+        shop.slow_down(0.3)
         shop.buy(USERS)
         shop.wait_for_orders(300, 15)
         proxy.impose(fault)
