@@ -41,9 +41,10 @@ _INSERT_POSTGRES = f"""{_ROWS_POSTGRES}
 ON CONFLICT (sale_id, user_id) DO NOTHING
 RETURNING id::text
 """
-# For ON CONFLICT the server looks for each order first, and inserts it on trial, which is a fifth
-# of all that the order costs it. Without, an order that is there already fails them all. What
-# comes before the insert inserts nothing; it fails where (sale_id, user_id) is not unique.
+# For ON CONFLICT the server looks for each order first, and inserts it on trial, which is a sixth
+# of what the statement costs it. Without, an order that is there already fails them all, and stands
+# in the server's log as an error. What comes before the insert inserts nothing; it fails where
+# (sale_id, user_id) is not unique.
 _INSERT_NEW_POSTGRES = f"""
 WITH only_where_unique AS (
     INSERT INTO orders (id, sale_id, user_id) SELECT NULL::uuid, NULL::uuid, NULL WHERE false
