@@ -20,11 +20,10 @@ from flashsale.purchases import Purchase, Reason
 from flashsale.statements import REPLICATED, execute, lines
 
 _FOREIGN_KEY_VIOLATION = "23503"
-
 _UNIQUE_VIOLATION = "23505"
 # From so many purchases on, an insert that takes them all for new saves more than its plan costs.
 _MANY = 64
-# After a repeat more are expected for so long: each process fails a statement no more often.
+# After a repeat more are expected for so long, and no statement is failed by one meanwhile.
 _REPEATS_SECONDS = 60.0
 
 # Locking the rows in one order everywhere keeps two workers from deadlocking. The join turns an
@@ -205,10 +204,14 @@ class OrderBook:
             except UnclassifiedFault as fault:
                 if fault.sqlstate != _UNIQUE_VIOLATION:
                     raise
+                self._expect_repeats()
         rows = self._query(_INSERT_POSTGRES, *columns)
         if len(rows) < count:  # or unknown sales, which are rarer still
-            self._repeats_until = self._clock() + _REPEATS_SECONDS
+            self._expect_repeats()
         return rows
+
+    def _expect_repeats(self) -> None:
+        self._repeats_until = self._clock() + _REPEATS_SECONDS
 
     def _explain(
         self, purchases: Sequence[Purchase], missing: list[int], outcomes: list[Outcome | None]
