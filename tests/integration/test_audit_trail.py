@@ -16,10 +16,8 @@ from flashsale.ids import new_order_ids
 from flashsale.orders import OrderBook
 from flashsale.purchases import Purchase
 from tests.support.postgres import PrivatePostgres
-from tests.support.stores import Store, before_each_statement, purchases_of
+from tests.support.stores import NO_SALE, Store, before_each_statement, purchases_of
 from tests.support.waiting import wait_until
-
-NO_SALE = "00000000-0000-4000-8000-000000000000"
 
 
 def confirmed(sale_id: str, *user_ids: str) -> list[AuditEntry]:

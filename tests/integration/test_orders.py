@@ -13,10 +13,15 @@ from flashsale.errors import SystemFault, TransientFault, UnclassifiedFault
 from flashsale.orders import Confirmed, Duplicate, OrderBook, Outcome, Refused
 from flashsale.purchases import Purchase, Reason
 from tests.support.postgres import PrivatePostgres
-from tests.support.stores import Store, before_each_statement, numbered_purchases, purchases_of
+from tests.support.stores import (
+    NO_SALE,
+    Store,
+    before_each_statement,
+    numbered_purchases,
+    purchases_of,
+)
 
 BATCH = 500
-NO_SALE = "00000000-0000-4000-8000-000000000000"
 
 
 def test_each_purchase_of_a_mixed_batch_has_its_outcome_at_its_index(store: Store) -> None:

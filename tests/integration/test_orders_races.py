@@ -11,6 +11,7 @@ from flashsale.orders import Confirmed, OrderBook, Outcome, Refused
 from flashsale.purchases import Purchase, Reason
 from tests.support.postgres import PrivatePostgres
 from tests.support.stores import (
+    NO_SALE,
     Store,
     before_each_statement,
     numbered_purchases,
@@ -20,7 +21,6 @@ from tests.support.stores import (
 from tests.support.waiting import wait_until
 
 BATCH = 500
-NO_SALE = "00000000-0000-4000-8000-000000000000"
 
 
 def test_a_sale_that_begins_while_its_purchase_is_written_makes_no_duplicate_of_it(

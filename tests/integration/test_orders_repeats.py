@@ -10,9 +10,14 @@ from flashsale.errors import SystemFault
 from flashsale.orders import _MANY, Confirmed, Duplicate, OrderBook, Outcome, Refused
 from flashsale.purchases import Purchase, Reason
 from tests.simulation.clock import Clock
-from tests.support.stores import Store, before_each_statement, numbered_purchases, purchases_of
+from tests.support.stores import (
+    NO_SALE,
+    Store,
+    before_each_statement,
+    numbered_purchases,
+    purchases_of,
+)
 
-NO_SALE = "00000000-0000-4000-8000-000000000000"
 A_MINUTE = 60.0
 
 

@@ -18,7 +18,7 @@ from tests.conftest import QueueNames
 from tests.support.ports import free_port
 from tests.support.rabbitmq import PrivateRabbitMQ
 from tests.support.relays import Relay
-from tests.support.transports import PREFETCH, Medium, rabbitmq_medium, take
+from tests.support.transports import PREFETCH, Medium, backlog_of, rabbitmq_medium, take
 from tests.support.waiting import wait_until
 
 PATIENCE = 5.0
@@ -149,12 +149,8 @@ def test_what_waits_is_shared_among_the_consumers_of_its_queue(
     (first, *_) = take(channel, PREFETCH)
     for other in others:
         take(other, PREFETCH)
-    answers: list[int] = []
 
-    channel.ask_backlog(first.queue, answers.append)
-
-    wait_until(lambda: answers or channel.receive(0.1, 1), PATIENCE, "the answer has come")
-    assert answers == [7 // 3]
+    assert backlog_of(channel, first.queue) == 7 // 3
     for other in others:
         other.close()
 

@@ -10,7 +10,14 @@ import pytest
 
 from flashsale.batching import Channel, ChannelLost, Delivery, Letter, Rejection
 from flashsale.batching.ledger import Ledger
-from tests.support.transports import PREFETCH, Medium, embedded_medium, rabbitmq_medium, take
+from tests.support.transports import (
+    PREFETCH,
+    Medium,
+    backlog_of,
+    embedded_medium,
+    rabbitmq_medium,
+    take,
+)
 from tests.support.waiting import wait_until
 
 # For what must not come: long enough that it would have come.
@@ -124,13 +131,6 @@ def test_what_waits_is_counted_without_what_was_delivered(medium: Medium, channe
     channel.stop_consuming()
     # What was not received yet may be back a moment later.
     wait_until(lambda: backlog_of(channel, deliveries[0].queue) == 4, PATIENCE, "four of them wait")
-
-
-def backlog_of(channel: Channel, queue: str) -> int:
-    answers: list[int] = []
-    channel.ask_backlog(queue, answers.append)
-    wait_until(lambda: answers or channel.receive(A_MOMENT, 1), PATIENCE, "the answer has come")
-    return answers[0]
 
 
 def test_what_no_acknowledgement_has_named_or_covered_returns_as_the_channel_closes(

@@ -18,6 +18,9 @@ from flashsale.orders import OrderBook, Outcome
 from flashsale.purchases import Purchase
 from flashsale.urls import parse_database_url
 
+# The id of a sale that no database here has.
+NO_SALE = "00000000-0000-4000-8000-000000000000"
+
 _ADD_SALE = """
 INSERT INTO sales (id, name, total_stock, starts_at, ends_at, updated_at)
 VALUES (?, 'sale', 1000, '2026-01-01 00:00:00+00:00', '2026-01-02 00:00:00+00:00',

@@ -84,3 +84,19 @@ def take(channel: Channel, count: int, timeout: float = 5.0) -> list[Delivery]:
             raise TimeoutError(f"{len(taken)} of {count} deliveries have come")
         taken += channel.receive(remaining, count - len(taken))
     return taken
+
+
+def backlog_of(channel: Channel, queue: str, timeout: float = 5.0) -> int:
+    """The answer to how much waits in the queue for each of its consumers.
+
+    Raises:
+        TimeoutError: it has not come.
+    """
+    answers: list[int] = []
+    channel.ask_backlog(queue, answers.append)
+    deadline = time.monotonic() + timeout
+    while not answers:
+        if time.monotonic() >= deadline:
+            raise TimeoutError(f"nothing was said of queue {queue}")
+        channel.receive(0.1, 1)
+    return answers[0]

@@ -68,9 +68,7 @@ class Bench:
 
 def new_bench() -> Bench:
     rabbit, store, clock = Rabbit(), Store(), Clock()
-    # The clock moves only where a test moves it: no batch waits for another delivery.
-    process = Process("P1", rabbit, store, clock, LIMITS)
-    return Bench(rabbit, store, clock, process)
+    return Bench(rabbit, store, clock, Process("P1", rabbit, store, clock, LIMITS))
 
 
 def started_bench() -> Bench:
